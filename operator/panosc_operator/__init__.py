@@ -1,0 +1,1 @@
+"""Kubernetes operator for analysis sessions and jobs at photon and neutron facilities."""
