@@ -1,0 +1,1 @@
+"""Forward models that write runs with known truth, for tests, demonstrations and benchmarks."""
