@@ -1,0 +1,1 @@
+"""One model per kind: the single source of the CRDs, of validation and of the docs' tables."""

@@ -1,0 +1,1 @@
+"""Decisions: pure functions of what was observed and of ``now``. No I/O, no clock, no kopf."""
