@@ -35,24 +35,27 @@ class Tool:
     Parameters
     ----------
     name
-        Folder below ``dev/cluster/go``, and the program's own name.
+        The program's own name, and the folder of its Go module.
     space
         Bytes that building it takes at most, with its modules and the compiler's cache.
     package
         The main package.
     names
         Further names that the program answers to.
+    within
+        Folder that the module's folder is in.
     """
 
     name: str
     space: int
     package: str = "."
     names: tuple[str, ...] = ()
+    within: Path = SOURCES
 
     @property
     def source(self) -> Path:
         """Folder of its Go module."""
-        return SOURCES / self.name
+        return self.within / self.name
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -1,0 +1,3 @@
+module panosc.eu/tests/cluster/probe
+
+go 1.25.0
