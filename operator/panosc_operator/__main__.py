@@ -47,7 +47,8 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
         cluster = ApiCluster(api_client, settings.identity)
         sweeper = Sweeper(store, queue, cluster)
         leadership = Leadership(api_client, settings.namespace, settings.identity)
-        reconciler = Reconciler(store, queue, cluster, settings.context, may_write=leadership.check)
+        context = settings.context(settings.image or await cluster.image_of(settings.namespace, settings.pod or ""))
+        reconciler = Reconciler(store, queue, cluster, context, may_write=leadership.check)
         probe = ProgressProbe(store, queue, ask_directly(http) if settings.in_cluster else ask_through_proxy(cluster))
         metrics.register(metrics.StoreCollector(store.all, queue.depth))
         filled = asyncio.Event()
@@ -63,6 +64,9 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
                     tasks.create_task(reconciler.work())
 
         async with serve(settings.http_port, filled.is_set):
+            # The kinds have to be there before kopf looks which there are: it looks once.
+            await _fill(sweeper, stop)
+            filled.set()
             watching = asyncio.create_task(
                 kopf.operator(
                     registry=handlers.registry_for(sweeper),
@@ -71,8 +75,6 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
                     standalone=True,
                 )
             )
-            await _fill(sweeper)
-            filled.set()
             leading = asyncio.create_task(leadership.lead(work))
             stopping = asyncio.create_task(stop.wait())
             try:
@@ -86,8 +88,8 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
                     raise outcome
 
 
-async def _fill(sweeper: Sweeper) -> None:
-    while True:
+async def _fill(sweeper: Sweeper, stop: asyncio.Event) -> None:
+    while not stop.is_set():
         try:
             await sweeper.fill()
         except ApiError as error:

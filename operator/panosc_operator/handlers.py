@@ -36,6 +36,7 @@ def settings() -> kopf.OperatorSettings:
     result = kopf.OperatorSettings()
     result.posting.enabled = False
     result.peering.standalone = True
+    result.scanning.disabled = True
     result.watching.server_timeout = 300
     result.watching.client_timeout = 330
     result.watching.inactivity_timeout = _SILENCE_SECONDS

@@ -23,20 +23,21 @@ class Settings:
     """The operator's settings."""
 
     namespace: str
-    image: str
+    image: str | None
+    """The data check's image; in a cluster by default that of the operator's own pod."""
+    pod: str | None
     key: bytes
     http_port: int
     identity: str
     in_cluster: bool
 
-    @property
-    def context(self) -> Context:
-        """What decisions need of the settings."""
-        return Context(namespace=self.namespace, image=self.image, key=self.key)
+    def context(self, image: str) -> Context:
+        """Return what decisions need of the settings, with the image of the data check."""
+        return Context(namespace=self.namespace, image=image, key=self.key)
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read ``PANOSC_NAMESPACE``, ``PANOSC_IMAGE``, ``PANOSC_KEY_FILE`` and ``PANOSC_HTTP_PORT``.
+        """Read ``PANOSC_NAMESPACE``, ``PANOSC_KEY_FILE``, ``PANOSC_HTTP_PORT``, and ``PANOSC_POD`` or ``PANOSC_IMAGE``.
 
         Raises
         ------
@@ -50,9 +51,12 @@ class Settings:
             raise SettingsError(f"PANOSC_KEY_FILE: cannot read {key_file}: {error.strerror}") from error
         if len(key) < _SHORTEST_KEY:
             raise SettingsError(f"PANOSC_KEY_FILE: {key_file} holds fewer than {_SHORTEST_KEY} bytes")
+        if not os.environ.get("PANOSC_IMAGE") and not os.environ.get("PANOSC_POD"):
+            raise SettingsError("set PANOSC_IMAGE, or PANOSC_POD to the name of the operator's own pod")
         return cls(
             namespace=_required("PANOSC_NAMESPACE"),
-            image=_required("PANOSC_IMAGE"),
+            image=os.environ.get("PANOSC_IMAGE"),
+            pod=os.environ.get("PANOSC_POD"),
             key=key,
             http_port=int(os.environ.get("PANOSC_HTTP_PORT", "8080")),
             identity=f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}",

@@ -151,6 +151,12 @@ class ApiCluster:
             if not token:
                 return items
 
+    async def image_of(self, namespace: str, pod: str) -> str:
+        """Return the image of a pod's first container."""
+        resource = RESOURCES["Pod"]
+        body = await self._request("get", resource, resource.path(Key("Pod", namespace, pod)))
+        return str(body["spec"]["containers"][0]["image"])
+
     async def proxy(self, pod: Key, port: int, path: str) -> Any:
         """Return what a pod answers over HTTP, asked through the API server."""
         resource = RESOURCES["Pod"]
