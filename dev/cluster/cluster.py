@@ -9,7 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,12 @@ _SYSCTLS = RUNTIME / "sysctls.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOG_LINKS = Path("/var/log/containers")
 _CNI_RESULTS = Path("/var/lib/cni/results")
-_SHIM_SOCKETS = Path("/run/containerd/s")
+_DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
+_SHARED_FOLDERS = (
+    *(Path("/run/containerd/s"), Path("/run/containerd")),
+    *(_CNI_RESULTS, _CNI_RESULTS.parent, _LOG_LINKS),
+    *(_DEVICE_PLUGINS.parent, _DEVICE_PLUGINS.parent.parent),
+)
 _ADDONS = Path(__file__).parent / "addons.yaml"
 _SPACE = {True: 1_000_000_000, False: 6_000_000_000}  # bytes, by control_plane_only
 
@@ -285,6 +290,10 @@ class Cluster:
         shutil.rmtree(self.configuration.runtime, ignore_errors=True)
         if not any(Identity.read(file) for file in RUNTIME.glob("*/kubelet.pid")):
             restore_sysctls(_SYSCTLS)
+            _DEVICE_PLUGINS.unlink(missing_ok=True)
+            for folder in _SHARED_FOLDERS:
+                with suppress(OSError):  # it is not there, or other programs use it
+                    folder.rmdir()
         if wipe:
             shutil.rmtree(self.configuration.state)
 
@@ -307,16 +316,14 @@ class Cluster:
     def _remove_traces(self) -> None:
         """Remove what containerd, its network plugins and the kubelet wrote outside of our folders."""
         configuration = self.configuration
-        for address in (configuration.runtime / "containerd").glob("*/k8s.io/*/address"):
-            Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
-        for result in _CNI_RESULTS.glob(f"{configuration.cgroup}-*"):
-            result.unlink(missing_ok=True)
+        for pod in (configuration.runtime / "containerd").glob("io.containerd.runtime.v2.task/k8s.io/*"):
+            with suppress(FileNotFoundError):
+                Path((pod / "address").read_text().removeprefix("unix://")).unlink()
+            for result in _CNI_RESULTS.glob(f"*-{pod.name}-*"):
+                result.unlink()
         for link in _LOG_LINKS.glob("*.log"):
             if link.is_symlink() and link.readlink().is_relative_to(configuration.state):
-                link.unlink(missing_ok=True)
-        for folder in (_SHIM_SOCKETS, _SHIM_SOCKETS.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+                link.unlink()
 
 
 @contextmanager

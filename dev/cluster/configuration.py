@@ -65,6 +65,11 @@ class Configuration:
         return self.state / "volumes"
 
     @property
+    def _plugins(self) -> Path:
+        """Folder of volume plugins, of which there are none."""
+        return self.state / "kubelet" / "volume-plugins"
+
+    @property
     def containerd_socket(self) -> Path:
         """Socket of containerd."""
         return self.runtime / "containerd.sock"
@@ -164,6 +169,7 @@ class Configuration:
                     f"--cluster-signing-cert-file={self.ca}",
                     f"--cluster-signing-key-file={self.pki / 'ca.key'}",
                     f"--service-cluster-ip-range={self.addresses.services}",
+                    f"--flex-volume-plugin-dir={self._plugins}",
                 ],
             ),
         ]
@@ -279,7 +285,7 @@ class Configuration:
             "clusterDNS": [str(self.addresses.node)],
             "resolvConf": str(self.runtime / "resolv.conf"),
             "podLogsDir": str(self.state / "pods"),
-            "volumePluginDir": str(self.state / "kubelet" / "plugins-exec"),
+            "volumePluginDir": str(self._plugins),
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
