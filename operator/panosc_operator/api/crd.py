@@ -54,8 +54,7 @@ def _structural_object(node: dict[str, Any], result: dict[str, Any], definitions
     if "properties" in node:
         result["properties"] = {name: _structural(field, definitions) for name, field in node["properties"].items()}
         if "default" in result:
-            # The API server fills in the defaults of the fields of an empty object by itself.
-            result["default"] = {}
+            result["default"] = {key: value for key, value in result["default"].items() if value is not None}
     elif isinstance(node.get("additionalProperties"), dict):
         result["additionalProperties"] = _structural(node["additionalProperties"], definitions)
     else:

@@ -118,7 +118,6 @@ class DataSourceSpec(Model):
         ),
     )
     columns: ClassVar = (
-        PrinterColumn(name="Areas", path=".spec.areas[*].name"),
         PrinterColumn(name="Visibility", path=".spec.visibility"),
         AGE,
     )

@@ -43,7 +43,7 @@ class AnalysisEnvironmentSpec(Model):
 
     columns: ClassVar = (
         PrinterColumn(name="Kind", path=".spec.kind"),
-        PrinterColumn(name="Flavours", path=".spec.flavours[*].name"),
+        PrinterColumn(name="Default Flavour", path=".spec.flavours[0].name"),
         PrinterColumn(name="Image", path=".spec.image", priority=1),
         AGE,
     )

@@ -25,9 +25,9 @@ class WorkflowReference(Model):
 class JobData(ProposalData):
     """A proposal to mount, and the runs of it that are the job's input."""
 
-    runs: Annotated[str, Field(max_length=256, pattern=r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$")] = (
-        Field("", description="The input: run numbers and ranges, such as `8-9,12`.")
-    )
+    runs: (
+        Annotated[str, Field(max_length=256, pattern=r"^[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*$")] | None
+    ) = Field(None, description="The input: run numbers and ranges, such as `8-9,12`.")
     runs_area: AreaName = Field(AreaName.RAW, description="The area that the runs are read from.")
 
 
@@ -74,7 +74,7 @@ class AnalysisJobSpec(Model):
 
     workflow: WorkflowReference = Field(description="The workflow to run.")
     parameters: dict[str, Any] = Field(
-        default_factory=dict,
+        {},
         description="The workflow's parameters; `kubectl get awf NAME -o yaml` has their schema.",
     )
     owner: Owner = Field(description="Whose job it is: files are read and written as this user.")
@@ -103,7 +103,7 @@ class AnalysisJobSpec(Model):
     )
     columns: ClassVar = (
         PrinterColumn(name="Workflow", path=".spec.workflow.name"),
-        PrinterColumn(name="Runs", path=".spec.data[*].runs"),
+        PrinterColumn(name="Runs", path=".spec.data[0].runs"),
         PrinterColumn(name="Phase", path=".status.phase"),
         PrinterColumn(name="Done", path=".status.progress.done", type="integer"),
         PrinterColumn(name="Total", path=".status.progress.total", type="integer"),

@@ -55,7 +55,7 @@ class AnalysisSessionSpec(Model):
         PrinterColumn(name="Owner", path=".spec.owner.username"),
         PrinterColumn(name="Phase", path=".status.phase"),
         PrinterColumn(name="Reason", path='.status.conditions[?(@.type=="Ready")].reason'),
-        PrinterColumn(name="Proposal", path=".spec.data[*].proposal"),
+        PrinterColumn(name="Proposal", path=".spec.data[0].proposal"),
         PrinterColumn(name="URL", path=".status.url", priority=1),
         PrinterColumn(name="Node", path=".status.node", priority=1),
         AGE,
