@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Client
 
-    from panosc_analysis.execution import Progress, Tracker
+    from panosc_analysis.execution import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from panosc_analysis.errors import InputError
     from panosc_analysis.execution import Job, Tracker, execute
-    from panosc_analysis.workflows import Quantity
+    from panosc_analysis.quantity import Quantity
 
     if options.workers < 1:
         raise InputError("InvalidParameters", f"--workers {options.workers}: at least 1")

@@ -266,7 +266,7 @@ def _handler(tracker: Tracker, workflow: str) -> type[BaseHTTPRequestHandler]:
     registry.register(_JobMetrics(tracker, workflow))
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name is the library's
+        def do_GET(self) -> None:
             if self.path == "/progress":
                 self._answer("application/json", to_json(tracker.progress).encode())
             elif self.path == "/metrics":

@@ -151,6 +151,7 @@ def execute(job: Job, connect: Connect, tracker: Tracker) -> Commit:
         When a partition failed or workers did not come; what was written is removed.
     """
     start = time.monotonic()
+    tracker.set(stage="CheckingInput")
     try:
         there = _existing(job)
         if there:
@@ -284,7 +285,7 @@ def run_partitions(
         WorkflowFailed: a partition failed on every try; WorkersTimeout: all workers are gone for good.
     """
     done: dict[int, tuple[Arrays, str]] = {}
-    pending: dict[Future, int] = {}
+    pending: dict[Future[Any], int] = {}
     for index, partition in enumerate(partitions):
         kept = _kept(folder / f"{index:06d}.npz")
         if kept:
@@ -292,7 +293,13 @@ def run_partitions(
             tracker.add(done=1)
         else:
             future = client.submit(
-                run_on_worker, job.workflow, partition, parameters, pure=False, retries=RETRIES, key=f"{job.uid}-{index}"
+                run_on_worker,
+                job.workflow,
+                partition,
+                parameters,
+                pure=False,
+                retries=RETRIES,
+                key=f"{job.uid}-{index}",
             )
             pending[future] = index
     alone_since: float | None = None
@@ -305,9 +312,7 @@ def run_partitions(
             output, worker = _outcome(future, partitions[index], tracker)
             _keep(folder / f"{index:06d}.npz", output.arrays, worker)
             done[index] = (output.arrays, worker)
-            tracker.add(
-                done=1, read=output.read_seconds, compute=output.compute_seconds, bytes_read=output.bytes_read
-            )
+            tracker.add(done=1, read=output.read_seconds, compute=output.compute_seconds, bytes_read=output.bytes_read)
         alone_since = None if workers else alone_since or time.monotonic()
         if alone_since and time.monotonic() - alone_since > NO_WORKERS_SECONDS:
             raise JobError("WorkersTimeout", f"all workers are gone for {NO_WORKERS_SECONDS:.0f} s: see their logs")
@@ -321,7 +326,7 @@ def run_on_worker(workflow: str, partition: Partition, parameters: BaseModel) ->
     return workflows.load(workflow).run_partition(partition, parameters), str(get_worker().name)
 
 
-def _finished(pending: Mapping[Future, int]) -> list[Future]:
+def _finished(pending: Mapping[Future[Any], int]) -> list[Future[Any]]:
     """Wait up to a second for the next futures that are done."""
     from distributed import wait
 
@@ -331,7 +336,7 @@ def _finished(pending: Mapping[Future, int]) -> list[Future]:
         return []
 
 
-def _outcome(future: Future, partition: Partition, tracker: Tracker) -> tuple[PartitionOutput, str]:
+def _outcome(future: Future[Any], partition: Partition, tracker: Tracker) -> tuple[PartitionOutput, str]:
     try:
         outcome: tuple[PartitionOutput, str] = future.result()
     except Exception as error:

@@ -30,8 +30,9 @@ def used_slots(energy: Floats) -> NDArray[np.intp]:
     -------
     Shape (trains,): 1 + index of the last slot that is not a fill, 0 for a train of fills alone.
     """
-    slots = energy.shape[1]
-    return slots - np.argmax(np.pad(energy[:, ::-1] != FILL, ((0, 0), (0, 1)), constant_values=True), axis=1)
+    from_last = np.pad(energy[:, ::-1] != FILL, ((0, 0), (0, 1)), constant_values=True)
+    used: NDArray[np.intp] = energy.shape[1] - from_last.argmax(axis=1)
+    return used
 
 
 def fill_mask(energy: Floats, used: Ints, bunches: int | None = None) -> Bools:
@@ -54,10 +55,11 @@ def fill_mask(energy: Floats, used: Ints, bunches: int | None = None) -> Bools:
     Shape (trains, slots), True where the slot holds no measurement.
     """
     slot = np.arange(energy.shape[1])
-    behind = slot >= used[:, np.newaxis]
+    behind: Bools = slot >= used[:, np.newaxis]
     if bunches is not None:
         behind |= slot >= bunches
-    return behind & (energy == FILL)
+    fills: Bools = behind & (energy == FILL)
+    return fills
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def block_means(on: Moments, off: Moments) -> Means:
 
 
 def delta_standard_error(means: Means) -> float:
-    """Standard error of R by the delta method, with covariance.
+    """Give the standard error of R by the delta method, with covariance.
 
     var R = [v_off + R² v_on - 2 R c] / m_on²
     """
@@ -71,7 +71,7 @@ def delta_standard_error(means: Means) -> float:
 
 
 def naive_standard_error(on: Moments, off: Moments) -> float:
-    """Standard error of R if all pulses were independent of each other (they are not)."""
+    """Give the standard error of R if all pulses were independent of each other (they are not)."""
     ratio = _mean(off) / _mean(on)
     relative = _variance(on) / on.count.sum() / _mean(on) ** 2
     return float(np.sqrt(_variance(off) / off.count.sum() / _mean(on) ** 2 + ratio**2 * relative))
@@ -97,9 +97,9 @@ def fieller_interval(means: Means, confidence_level: float) -> Interval:
     P = m_on m_off - t² c and t the quantile of Student's distribution with trains - 1 degrees of
     freedom. Where m_on itself is not significant (m_on² <= t² v_on) the interval is unbounded.
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
-    quantile = float(student.ppf((1 + confidence_level) / 2, means.trains - 1))
+    quantile = float(stdtrit(means.trains - 1, (1 + confidence_level) / 2))
     return _fieller(means, quantile**2)
 
 
@@ -120,13 +120,13 @@ def upper_limit(ratio: float, standard_error: float, confidence_level: float) ->
     max(R, 0) + z σ with z the one-sided normal quantile: it covers at least `confidence_level`, also where
     the noise drove the estimate below zero.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    return max(ratio, 0.0) + float(norm.ppf(confidence_level)) * standard_error
+    return max(ratio, 0.0) + float(ndtri(confidence_level)) * standard_error
 
 
 def bootstrap_sums(columns: Vector, replicates: int, seed: int) -> Vector:
-    """Sums of columns over trains drawn with replacement (Efron 1979), trains as blocks.
+    """Sum columns over trains drawn with replacement (Efron 1979), trains as blocks.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def published_trains(on: NDArray[np.floating], off: NDArray[np.floating]) -> Pub
 
 
 def published_ratio(on: NDArray[np.floating], off: NDArray[np.floating]) -> PublishedRatio:
-    """The same over all pulses of all trains together (the published overall figures)."""
+    """Do the same over all pulses of all trains together (the published overall figures)."""
     trains = published_trains(on.reshape(1, -1), off.reshape(1, -1))
     return PublishedRatio(
         mean_on=float(trains.mean_on[0]),

@@ -84,12 +84,11 @@ class TrainCounts:
 
 def train_counts(data: KeyData) -> TrainCounts:
     """Count trains of one key of one source."""
-    known = [file.train_ids for file in data.files]
-    suspect = np.setdiff1d(np.concatenate(known), np.asarray(data.train_ids, dtype=np.uint64)) if known else []
+    known = set().union(*(file.train_ids.tolist() for file in data.files))
     return TrainCounts(
         trains=len(data.train_ids),
         without_data=int((data.data_counts(labelled=False) == 0).sum()),
-        suspect=len(suspect),
+        suspect=len(known.difference(data.train_ids)),
     )
 
 

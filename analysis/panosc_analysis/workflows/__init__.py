@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from panosc_analysis.errors import InputError
+from panosc_analysis.quantity import Quantity
 from panosc_analysis.runs.euxfel import InputFile
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -45,23 +45,6 @@ class PartitionOutput:
     read_seconds: float
     compute_seconds: float
     bytes_read: int
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A figure with its standard uncertainty (None where it is a limit) and unit ("" for a pure number)."""
-
-    value: float
-    uncertainty: float | None
-    unit: str = ""
-
-    def __str__(self) -> str:
-        """Write the uncertainty with two digits and the value to the same place: 0.04117 ± 0.00018."""
-        unit = f" {self.unit}" if self.unit else ""
-        if not self.uncertainty or not isfinite(self.uncertainty):
-            return f"{self.value:.4g}{unit}" if self.uncertainty is None else f"{self.value:g}{unit}"
-        places = max(0, 1 - floor(log10(abs(self.uncertainty))))
-        return f"{self.value:.{places}f} ± {self.uncertainty:.{places}f}{unit}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from time import perf_counter
@@ -22,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from panosc_analysis.errors import InputError
 from panosc_analysis.kernels import pulses as xgm
 from panosc_analysis.kernels import ratio as statistics
+from panosc_analysis.quantity import Quantity
 from panosc_analysis.runs import euxfel
-from panosc_analysis.workflows import Arrays, CheckedInput, Partition, PartitionOutput, Quantity, Result
+from panosc_analysis.workflows import Arrays, CheckedInput, Partition, PartitionOutput, Result
 
 NAME = "sase-delivery"
 VERSION = "0.1.0"
@@ -168,7 +170,7 @@ def check(inputs: Sequence[Path], parameters: Parameters) -> Delivery:
     found: list[tuple[Path, str, Any, dict[str, Any]]] = []
     for path in inputs:
         run = euxfel.open_run(path)
-        metadata = {key: value for key, value in _metadata(run).items()}
+        metadata = _metadata(run)
         found += [(path, source, run[source, KEY], metadata) for source in _choose(path, run, parameters.sources)]
     _require_known(parameters.sources, [source for _, source, _, _ in found])
     labels = _labels([source for _, source, _, _ in found])
@@ -191,8 +193,8 @@ def check(inputs: Sequence[Path], parameters: Parameters) -> Delivery:
     _require_trains(beamlines, with_data, common)
     return Delivery(
         files=tuple(euxfel.describe([file.path for beamline in beamlines for file in beamline.files])),
-        first_train=min(min(ids) for ids in with_data),
-        last_train=max(max(ids) for ids in with_data),
+        first_train=int(min(min(ids) for ids in with_data)),
+        last_train=int(max(max(ids) for ids in with_data)),
         beamlines=beamlines,
         common_trains=common,
     )
@@ -459,7 +461,7 @@ def find_pattern(trains: Trains, parameters: Parameters) -> OnOff:
     _require_pulses(trains, filled)
     if len(filled) < 2:
         raise InputError("InvalidParameters", f"{name}: fewer than two of slots {first} to {stop - 1} hold pulses")
-    slot_mean = np.mean(trains.energy[:, filled], axis=0, where=trains.valid[:, filled], dtype=np.float64)
+    slot_mean = trains.slot_mean[filled]
     levels = xgm.two_levels(slot_mean)
     on = tuple(filled[index] for index in levels.on)
     off = tuple(filled[index] for index in levels.off)
@@ -494,76 +496,89 @@ def _require_pulses(trains: Trains, slots: Sequence[int]) -> None:
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What one beamline gives; arrays are per aligned train."""
+class Aligned:
+    """One beamline in the trains that all beamlines have, sorted into on and off."""
 
-    figures: dict[str, Any]
-    table: dict[str, NDArray[Any]]
-    columns: NDArray[np.float64]
-    """Sum and count of on, then of off, shape (aligned trains, 4): what the bootstrap draws."""
-    ratio: float
-    standard_error: float
+    trains: Trains
+    pattern: OnOff
+    chosen: NDArray[np.bool_]
+    """Which rows of `trains` are aligned."""
+    energy: NDArray[np.floating]
+    """Without the pedestal, shape (aligned trains, slots kept)."""
+    valid: NDArray[np.bool_]
+    on: xgm.Moments
+    off: xgm.Moments
+    means: statistics.Means
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """Sum and count of on, then of off, shape (aligned trains, 4): what the bootstrap draws."""
+        return np.column_stack([self.on.sum, self.on.count, self.off.sum, self.off.count]).astype(np.float64)
+
+    @property
+    def ratio(self) -> NDArray[np.float64]:
+        """R_t of each aligned train."""
+        return self.off.mean / self.on.mean
 
 
-def analyse(trains: Trains, common: NDArray[np.uint64], parameters: Parameters) -> Statistics:
-    """All figures of one beamline: the published ones from all its trains, the others from the common trains."""
+def align(trains: Trains, common: NDArray[np.uint64], parameters: Parameters) -> Aligned:
+    """Keep the common trains of a beamline, subtract the pedestal, and sum up on and off.
+
+    Raises
+    ------
+    InputError
+        InvalidParameters: the on pulses carry no signal, or `find_pattern` refuses.
+    """
     pattern = find_pattern(trains, parameters)
-    on_slots, off_slots = list(pattern.on), list(pattern.off)
-    aligned = np.isin(trains.train_id, common, assume_unique=True)
-    energy, valid = trains.subtracted[aligned], trains.valid[aligned]
-    on = xgm.moments(energy[:, on_slots], valid[:, on_slots])
-    off = xgm.moments(energy[:, off_slots], valid[:, off_slots])
+    chosen = np.isin(trains.train_id, common, assume_unique=True)
+    energy, valid = trains.subtracted[chosen], trains.valid[chosen]
+    on, off = (xgm.moments(energy[:, list(slots)], valid[:, list(slots)]) for slots in (pattern.on, pattern.off))
     means = statistics.block_means(on, off)
     if means.on <= SIGNIFICANT * np.sqrt(means.var_on):
         raise InputError(
-            "InvalidParameters", f"{trains.beamline.name}: the slots taken as on {on_slots} carry no signal"
+            "InvalidParameters",
+            f"{trains.beamline.name}: the slots taken as on, {list(pattern.on)}, carry no signal: give `patterns`",
         )
-    columns = np.column_stack([on.sum, on.count, off.sum, off.count]).astype(np.float64)
-    replicates = _ratios(statistics.bootstrap_sums(columns, parameters.bootstrap_replicates, parameters.seed))
-    standard_error = float(replicates.std(ddof=1))
-    train_ratio = off.mean / on.mean
-    whole = train_ratio[np.isfinite(train_ratio)]
-    published = statistics.published_trains(trains.energy[:, on_slots], trains.energy[:, off_slots])
-    figures = {
+    return Aligned(trains, pattern, chosen, energy, valid, on, off, means)
+
+
+def figures_of(line: Aligned, replicates: NDArray[np.float64], parameters: Parameters) -> dict[str, Any]:
+    """All figures of one beamline: the published ones from all its trains, the others from the common trains.
+
+    Parameters
+    ----------
+    replicates
+        Bootstrap replicates of R.
+    """
+    trains, means = line.trains, line.means
+    ratio = _ratio_of_means(line, replicates, parameters)
+    return {
         "name": trains.beamline.name,
         "run": str(trains.beamline.run),
         "source": trains.beamline.source,
         "unit": trains.beamline.unit,
         "metadata": trains.beamline.metadata,
-        "pattern": asdict(pattern),
-        "counts": _counts(trains, aligned, on_slots + off_slots, train_ratio),
+        "pattern": asdict(line.pattern),
+        "counts": _counts(line),
         "pedestal": _pedestal(trains.pedestal),
-        "published": _published(trains, published, on_slots, off_slots),
+        "published": _published(line),
         "means": {
             "on": _quantity(means.on, np.sqrt(means.var_on), trains.beamline.unit),
             "off": _quantity(means.off, np.sqrt(means.var_off), trains.beamline.unit),
         },
-        "ratioOfMeans": _ratio_of_means(means, on, off, replicates, parameters),
-        "ratioOfTrains": _ratio_of_trains(whole, parameters),
+        "ratioOfMeans": ratio,
+        "ratioOfTrains": _ratio_of_trains(line.ratio, parameters),
         "significance": _significance(means, trains.pedestal, parameters),
         "systematic": _systematic(means, parameters),
-        "perPulse": _per_pulse(energy, valid, on, off_slots),
+        "suppressionFactor": _factor(ratio),
+        "suppression": _decibels(ratio),
+        "perPulse": _per_pulse(line),
     }
-    figures |= _suppression(figures)
-    return Statistics(
-        figures=figures,
-        table=_table(trains, aligned, on, off, published),
-        columns=columns,
-        ratio=means.ratio,
-        standard_error=standard_error,
-    )
 
 
-def _ratios(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """R of each row of sums: on, its count, off, its count."""
-    return (sums[:, 2] / sums[:, 3]) / (sums[:, 0] / sums[:, 1])
-
-
-def _counts(
-    trains: Trains, aligned: NDArray[np.bool_], slots: Sequence[int], ratio: NDArray[np.float64]
-) -> dict[str, int]:
-    fills = trains.fills[:, slots]
-    not_finite = ~np.isfinite(trains.energy[:, slots])
+def _counts(line: Aligned) -> dict[str, int]:
+    trains, slots = line.trains, [*line.pattern.on, *line.pattern.off]
+    fills, ratio = trains.fills[:, slots], line.ratio
     known = trains.beamline.counts
     return {
         "trains": known.trains,
@@ -571,11 +586,11 @@ def _counts(
         "suspect": known.suspect,
         "rows": trains.train_id.size,
         "repeatedRows": trains.repeated,
-        "notInOtherRuns": int((~aligned).sum()),
-        "aligned": int(aligned.sum()),
+        "notInOtherRuns": int((~line.chosen).sum()),
+        "aligned": int(line.chosen.sum()),
         "fills": int(fills.sum()),
         "trainsWithFills": int(fills.any(axis=1).sum()),
-        "notFinite": int(not_finite.sum()),
+        "notFinite": int((~np.isfinite(trains.energy[:, slots])).sum()),
         "withoutRatio": int((~np.isfinite(ratio)).sum()),
         "inverted": int((ratio > 1).sum()),
     }
@@ -593,12 +608,16 @@ def _pedestal(pedestal: xgm.Pedestal | None) -> dict[str, Any] | str:
     }
 
 
-def _published(
-    trains: Trains, table: statistics.PublishedTrains, on: Sequence[int], off: Sequence[int]
-) -> dict[str, Any]:
+def _published_trains(line: Aligned) -> statistics.PublishedTrains:
+    energy = line.trains.energy
+    return statistics.published_trains(energy[:, list(line.pattern.on)], energy[:, list(line.pattern.off)])
+
+
+def _published(line: Aligned) -> dict[str, Any]:
     """Return the figures of the published notebook, from every row, nothing masked, aligned or subtracted."""
-    overall = statistics.published_ratio(trains.energy[:, on], trains.energy[:, off])
-    ratio = table.ratio[np.isfinite(table.ratio)]
+    energy = line.trains.energy
+    overall = statistics.published_ratio(energy[:, list(line.pattern.on)], energy[:, list(line.pattern.off)])
+    ratio = _finite(_published_trains(line).ratio)
     return {
         "ratio": overall.ratio,
         "spread": overall.spread,
@@ -617,45 +636,36 @@ def _published(
     }
 
 
-def _ratio_of_means(
-    means: statistics.Means,
-    on: xgm.Moments,
-    off: xgm.Moments,
-    replicates: NDArray[np.float64],
-    parameters: Parameters,
-) -> dict[str, Any]:
-    naive = statistics.naive_standard_error(on, off)
-    standard_error = float(replicates.std(ddof=1))
+def _ratio_of_means(line: Aligned, replicates: NDArray[np.float64], parameters: Parameters) -> dict[str, Any]:
     return {
-        "value": means.ratio,
-        "standardError": standard_error,
+        "value": line.means.ratio,
+        "standardError": float(replicates.std(ddof=1)),
         "interval": _interval(statistics.percentile_interval(replicates, parameters.confidence_level)),
-        "deltaStandardError": statistics.delta_standard_error(means),
-        "naiveStandardError": naive,
-        "fieller": _interval(statistics.fieller_interval(means, parameters.confidence_level)),
+        "deltaStandardError": statistics.delta_standard_error(line.means),
+        "naiveStandardError": statistics.naive_standard_error(line.on, line.off),
+        "fieller": _interval(statistics.fieller_interval(line.means, parameters.confidence_level)),
     }
 
 
 def _ratio_of_trains(ratio: NDArray[np.float64], parameters: Parameters) -> dict[str, Any]:
-    medians = statistics.bootstrap_median(ratio, parameters.bootstrap_replicates, parameters.seed)
-    sd = float(ratio.std(ddof=1))
+    finite = _finite(ratio)
+    medians = statistics.bootstrap_median(finite, parameters.bootstrap_replicates, parameters.seed)
+    sd = float(finite.std(ddof=1))
     return {
-        "mean": _quantity(ratio.mean(), sd / np.sqrt(ratio.size)),
-        "median": _quantity(np.median(ratio), medians.std(ddof=1)),
+        "mean": _quantity(finite.mean(), sd / np.sqrt(finite.size)),
+        "median": _quantity(np.median(finite), medians.std(ddof=1)),
         "sd": sd,
     }
 
 
-def _significance(
-    means: statistics.Means, pedestal: xgm.Pedestal | None, parameters: Parameters
-) -> dict[str, Any]:
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values)]
+
+
+def _significance(means: statistics.Means, pedestal: xgm.Pedestal | None, parameters: Parameters) -> dict[str, Any]:
     """Judge whether the off signal stands out of what is known of zero; a limit is given where it does not."""
     sigma = float(
-        np.sqrt(
-            means.var_off
-            + (pedestal.standard_error**2 if pedestal else 0.0)
-            + parameters.baseline_uncertainty**2
-        )
+        np.sqrt(means.var_off + (pedestal.standard_error**2 if pedestal else 0.0) + parameters.baseline_uncertainty**2)
     )
     significant = means.off >= SIGNIFICANT * sigma
     error = float(np.hypot(statistics.delta_standard_error(means), parameters.baseline_uncertainty / means.on))
@@ -674,160 +684,166 @@ def _systematic(means: statistics.Means, parameters: Parameters) -> dict[str, fl
     return {"baseline": baseline, "linearity": linearity, "total": float(np.hypot(baseline, linearity))}
 
 
-def _per_pulse(
-    energy: NDArray[np.floating], valid: NDArray[np.bool_], on: xgm.Moments, off_slots: Sequence[int]
-) -> list[dict[str, Any]]:
+def _per_pulse(line: Aligned) -> list[dict[str, Any]]:
     """R_k = mean of off slot k / mean of all on pulses, with its standard error."""
     per_pulse = []
-    for slot in off_slots:
-        means = statistics.block_means(on, xgm.moments(energy[:, [slot]], valid[:, [slot]]))
-        per_pulse.append(
-            {"slot": slot, "ratio": means.ratio, "standardError": statistics.delta_standard_error(means)}
-        )
+    for slot in line.pattern.off:
+        off = xgm.moments(line.energy[:, [slot]], line.valid[:, [slot]])
+        means = statistics.block_means(line.on, off)
+        error = statistics.delta_standard_error(means)
+        per_pulse.append({"slot": slot, "ratio": means.ratio, "standardError": error})
     return per_pulse
 
 
-def _suppression(figures: dict[str, Any]) -> dict[str, Any]:
-    """1/R and -10 log10 R with the Fieller interval carried over; None where a side is unbounded."""
-    ratio = figures["ratioOfMeans"]
-    value, error = ratio["value"], ratio["standardError"]
-    low, high = ratio["fieller"]["low"], ratio["fieller"]["high"]
-    positive = value > 0
+def _factor(ratio: dict[str, Any]) -> dict[str, Any]:
+    """1/R with the Fieller interval carried over; None where R is not positive or a side is unbounded."""
+    value, error, (low, high) = ratio["value"], ratio["standardError"], _positive_sides(ratio)
     return {
-        "suppressionFactor": {
-            "value": 1 / value if positive else None,
-            "standardError": error / value**2 if positive else None,
-            "low": 1 / high if high and high > 0 else None,
-            "high": 1 / low if low and low > 0 else None,
-        },
-        "suppression": {
-            "value": statistics.decibel(value) if positive else None,
-            "standardError": 10 / np.log(10) * error / value if positive else None,
-            "low": statistics.decibel(high) if high and high > 0 else None,
-            "high": statistics.decibel(low) if low and low > 0 else None,
-            "unit": "dB",
-        },
+        "value": 1 / value if value > 0 else None,
+        "standardError": error / value**2 if value > 0 else None,
+        "low": None if high is None else 1 / high,
+        "high": None if low is None else 1 / low,
     }
 
 
-def _table(
-    trains: Trains,
-    aligned: NDArray[np.bool_],
-    on: xgm.Moments,
-    off: xgm.Moments,
-    published: statistics.PublishedTrains,
-) -> dict[str, NDArray[Any]]:
-    """Columns of one row per train with data; what is known of aligned trains only is NaN elsewhere."""
-
-    def spread_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        column = np.full(trains.train_id.size, np.nan)
-        column[aligned] = values
-        return column
-
+def _decibels(ratio: dict[str, Any]) -> dict[str, Any]:
+    """-10 log10 R, as `_factor`."""
+    value, error, (low, high) = ratio["value"], ratio["standardError"], _positive_sides(ratio)
     return {
-        "train_id": trains.train_id,
-        "energy": trains.energy,
-        "aligned": aligned,
-        "fills": trains.fills.sum(axis=1),
-        "pedestal": np.full(trains.train_id.size, np.nan) if trains.pedestal is None else trains.pedestal.per_train,
-        "mean_on": spread_out(on.mean),
-        "mean_off": spread_out(off.mean),
-        "ratio": spread_out(off.mean / on.mean),
-        "published/mean_on": published.mean_on,
-        "published/std_on": published.std_on,
-        "published/mean_off": published.mean_off,
-        "published/std_off": published.std_off,
-        "published/ratio": published.ratio,
-        "published/spread": published.spread,
-        "slot_mean": trains.slot_mean,
+        "value": statistics.decibel(value) if value > 0 else None,
+        "standardError": float(10 / np.log(10) * error / value) if value > 0 else None,
+        "low": None if high is None else statistics.decibel(high),
+        "high": None if low is None else statistics.decibel(low),
+        "unit": "dB",
     }
 
 
-def compare(first: Statistics, second: Statistics, parameters: Parameters) -> dict[str, Any]:
+def _positive_sides(ratio: dict[str, Any]) -> tuple[float | None, float | None]:
+    """Return the sides of the Fieller interval, None where they are not positive numbers."""
+    low, high = (side if side and side > 0 else None for side in (ratio["fieller"]["low"], ratio["fieller"]["high"]))
+    return low, high
+
+
+def compare(
+    names: tuple[str, str],
+    ratios: tuple[float, float],
+    replicates: tuple[NDArray[np.float64], NDArray[np.float64]],
+    parameters: Parameters,
+) -> dict[str, Any]:
     """R of one beamline over R of another, from the trains that both have.
 
-    Trains are drawn together for both, so what a train does to both beamlines is in the combined error.
+    The replicates come from the same drawn trains, so what a train does to both beamlines is in the combined error.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
-    sums = statistics.bootstrap_sums(
-        np.hstack([first.columns, second.columns]), parameters.bootstrap_replicates, parameters.seed
-    )
-    of, to = _ratios(sums[:, :4]), _ratios(sums[:, 4:])
-    difference = first.ratio - second.ratio
-    difference_error = float((of - to).std(ddof=1))
-    relative = np.hypot(first.standard_error / first.ratio, second.standard_error / second.ratio)
+    (first, second), (of, to) = ratios, replicates
+    difference, difference_error = first - second, float((of - to).std(ddof=1))
+    relative = float(np.hypot(of.std(ddof=1) / first, to.std(ddof=1) / second))
+    z = difference / difference_error
     return {
-        "of": first.figures["name"],
-        "to": second.figures["name"],
-        "trains": first.columns.shape[0],
-        "value": first.ratio / second.ratio,
+        "of": names[0],
+        "to": names[1],
+        "value": first / second,
         "standardError": float((of / to).std(ddof=1)),
         "interval": _interval(statistics.percentile_interval(of / to, parameters.confidence_level)),
-        "independentStandardError": float(abs(first.ratio / second.ratio) * relative),
+        "independentStandardError": abs(first / second) * relative,
         "difference": _quantity(difference, difference_error),
-        "equality": {
-            "z": difference / difference_error,
-            "pValue": float(2 * norm.sf(abs(difference) / difference_error)),
-        },
+        "equality": {"z": z, "pValue": float(2 * ndtr(-abs(z)))},
     }
 
 
 def finish(checked: Delivery, outputs: Sequence[Arrays], parameters: Parameters, folder: Path) -> Result:
     """Merge, compute all figures, and write the table of trains, `trains.h5`, into `folder`."""
-    lines = [merge(beamline, outputs, parameters.bunches) for beamline in checked.beamlines]
-    common = lines[0].train_id
-    for trains in lines[1:]:
-        common = np.intersect1d(common, trains.train_id, assume_unique=True)
-    found = [analyse(trains, common, parameters) for trains in lines]
-    comparisons = [compare(first, second, parameters) for first, second in combinations(found, 2)]
-    _write_table(folder / "trains.h5", found)
+    merged = [merge(beamline, outputs, parameters.bunches) for beamline in checked.beamlines]
+    common = reduce(np.intersect1d, (trains.train_id for trains in merged))
+    lines = [align(trains, common, parameters) for trains in merged]
+    replicates = _replicates(lines, parameters)
+    beamlines = [figures_of(line, drawn, parameters) for line, drawn in zip(lines, replicates, strict=True)]
+    comparisons = [
+        compare(
+            (beamlines[i]["name"], beamlines[j]["name"]),
+            (lines[i].means.ratio, lines[j].means.ratio),
+            (replicates[i], replicates[j]),
+            parameters,
+        )
+        for i, j in combinations(range(len(lines)), 2)
+    ]
+    _write_tables(folder / "trains.h5", lines)
     return Result(
-        summary=_summary(found, comparisons, len(common)),
-        results={
-            "beamlines": [statistics_.figures for statistics_ in found],
-            "comparisons": comparisons,
-            "commonTrains": len(common),
-        },
+        summary=_summary(beamlines, comparisons, common.size),
+        results={"beamlines": beamlines, "comparisons": comparisons, "commonTrains": common.size},
     )
 
 
+def _replicates(lines: Sequence[Aligned], parameters: Parameters) -> list[NDArray[np.float64]]:
+    """Bootstrap replicates of every beamline's R, from the same drawn trains."""
+    columns = np.hstack([line.columns for line in lines])
+    sums = statistics.bootstrap_sums(columns, parameters.bootstrap_replicates, parameters.seed)
+    return [
+        (off / off_count) / (on / on_count)
+        for on, on_count, off, off_count in sums.T.reshape(len(lines), 4, parameters.bootstrap_replicates)
+    ]
+
+
 def _summary(
-    found: Sequence[Statistics], comparisons: Sequence[dict[str, Any]], common: int
+    beamlines: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], common: int
 ) -> dict[str, Quantity]:
+    """Value and total uncertainty (standard error and systematic) where there is a signal, else the limit."""
     summary: dict[str, Quantity] = {}
-    for line in found:
-        name, limit = line.figures["name"], line.figures["significance"]["upperLimit"]
-        if limit is not None:
-            summary[f"upperLimit{name}"] = Quantity(limit, None)
+    for line in beamlines:
+        name, ratio, decibels = line["name"], line["ratioOfMeans"], line["suppression"]
+        if not line["significance"]["significant"]:
+            summary[f"upperLimit{name}"] = Quantity(line["significance"]["upperLimit"], None)
             continue
-        total = float(np.hypot(line.standard_error, line.figures["systematic"]["total"]))
-        suppression = line.figures["suppression"]
-        summary[f"ratio{name}"] = Quantity(line.ratio, total)
+        total = float(np.hypot(ratio["standardError"], line["systematic"]["total"]))
+        summary[f"ratio{name}"] = Quantity(ratio["value"], total)
         summary[f"suppression{name}"] = Quantity(
-            suppression["value"], suppression["standardError"] * total / line.standard_error, "dB"
+            decibels["value"], decibels["standardError"] * total / ratio["standardError"], "dB"
         )
-    limited = {line.figures["name"] for line in found if line.figures["significance"]["upperLimit"] is not None}
+    significant = {line["name"] for line in beamlines if line["significance"]["significant"]}
     for pair in comparisons:
-        if not limited & {pair["of"], pair["to"]}:
+        if {pair["of"], pair["to"]} <= significant:
             summary[f"ratio{pair['of']}Over{pair['to']}"] = Quantity(pair["value"], pair["standardError"])
     return summary | {"commonTrains": Quantity(common, 0.0)}
 
 
-def _write_table(path: Path, found: Sequence[Statistics]) -> None:
+def _table(line: Aligned) -> dict[str, NDArray[Any]]:
+    """Columns of one row per train with data; what is known of aligned trains only is NaN elsewhere."""
+    trains, published = line.trains, _published_trains(line)
+    rows = trains.train_id.size
+
+    def spread_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        column = np.full(rows, np.nan)
+        column[line.chosen] = values
+        return column
+
+    return {
+        "train_id": trains.train_id,
+        "energy": trains.energy,
+        "aligned": line.chosen,
+        "fills": trains.fills.sum(axis=1),
+        "pedestal": np.full(rows, np.nan) if trains.pedestal is None else trains.pedestal.per_train,
+        "mean_on": spread_out(line.on.mean),
+        "mean_off": spread_out(line.off.mean),
+        "ratio": spread_out(line.ratio),
+        **{f"published/{name}": column for name, column in vars(published).items()},
+        "slot_mean": trains.slot_mean,
+    }
+
+
+def _write_tables(path: Path, lines: Sequence[Aligned]) -> None:
     import h5py
 
-    energies = {"energy", "pedestal", "mean_on", "mean_off", "slot_mean"} | {
-        f"published/{name}" for name in ("mean_on", "std_on", "mean_off", "std_off")
-    }
+    pure = {"train_id", "aligned", "fills", "ratio", "published/ratio", "published/spread"}
     with h5py.File(path, "w") as file:
-        for line in found:
-            group = file.create_group(line.figures["name"])
-            group.attrs["source"] = line.figures["source"]
-            for name, column in line.table.items():
+        for line in lines:
+            beamline = line.trains.beamline
+            group = file.create_group(beamline.name)
+            group.attrs["source"] = beamline.source
+            for name, column in _table(line).items():
                 group[name] = column
-                if name in energies:
-                    group[name].attrs["units"] = line.figures["unit"]
+                if name not in pure:
+                    group[name].attrs["units"] = beamline.unit
 
 
 def _interval(interval: statistics.Interval) -> dict[str, Any]:
