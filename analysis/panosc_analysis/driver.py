@@ -1,6 +1,6 @@
 """What the driver pod of an AnalysisJob runs: `panosc-analysis drive`.
 
-The job comes in the environment variable PANOSC_JOB; `/progress` and `/metrics` are served while it runs; the
+The job comes in the environment variable PANOSC_JOB; `/progress`, `/ready` and `/metrics` are served while it runs; the
 outcome goes into the termination message and the exit code.
 """
 
@@ -218,7 +218,7 @@ def failed_message(progress: Progress, reason: str, message: str) -> dict[str, A
         "progress": progress.partitions,
         "timing": progress.timing,
     }
-    while len(_encode(told)) > MESSAGE_BYTES:
+    while len(_encode(told)) > MESSAGE_BYTES // 2:
         told["message"] = str(told["message"])[: len(str(told["message"])) * 3 // 4] + "…"
     return told
 
@@ -269,13 +269,16 @@ def _handler(tracker: Tracker, workflow: str) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if self.path == "/progress":
                 self._answer("application/json", to_json(tracker.progress).encode())
+            elif self.path == "/ready":  # the input is right, workers may come
+                ready = tracker.progress.input_ready
+                self._answer("text/plain", b"ready\n" if ready else b"checking the input\n", 200 if ready else 503)
             elif self.path == "/metrics":
                 self._answer(CONTENT_TYPE_LATEST, generate_latest(registry))
             else:
                 self.send_error(404)
 
-        def _answer(self, content_type: str, body: bytes) -> None:
-            self.send_response(200)
+        def _answer(self, content_type: str, body: bytes, status: int = 200) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

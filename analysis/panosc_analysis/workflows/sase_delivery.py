@@ -770,7 +770,7 @@ def finish(checked: Delivery, outputs: Sequence[Arrays], parameters: Parameters,
     ]
     _write_tables(folder / "trains.h5", lines)
     return Result(
-        summary=_summary(beamlines, comparisons, common.size),
+        summary=_summary(beamlines, comparisons, common.size, parameters.confidence_level),
         results={"beamlines": beamlines, "comparisons": comparisons, "commonTrains": common.size},
     )
 
@@ -786,14 +786,18 @@ def _replicates(lines: Sequence[Aligned], parameters: Parameters) -> list[NDArra
 
 
 def _summary(
-    beamlines: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], common: int
+    beamlines: Sequence[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
+    common: int,
+    confidence_level: float,
 ) -> dict[str, Quantity]:
     """Value and total uncertainty (standard error and systematic) where there is a signal, else the limit."""
     summary: dict[str, Quantity] = {}
     for line in beamlines:
         name, ratio, decibels = line["name"], line["ratioOfMeans"], line["suppression"]
         if not line["significance"]["significant"]:
-            summary[f"upperLimit{name}"] = Quantity(line["significance"]["upperLimit"], None)
+            note = f"upper limit, {confidence_level:.3g} confidence"
+            summary[f"ratio{name}"] = Quantity(line["significance"]["upperLimit"], None, note=note)
             continue
         total = float(np.hypot(ratio["standardError"], line["systematic"]["total"]))
         summary[f"ratio{name}"] = Quantity(ratio["value"], total)
