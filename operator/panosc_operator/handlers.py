@@ -16,9 +16,15 @@ _SILENCE_SECONDS = 120
 def registry_for(sweeper: Sweeper) -> kopf.OperatorRegistry:
     """Return the handlers, which put what kopf sees into the store."""
     registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
     for resource in WATCHED:
         _watch(registry, resource, sweeper)
     return registry
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Use the same credentials as our own client: the service account, or the kubeconfig outside a cluster."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
 def _watch(registry: kopf.OperatorRegistry, resource: Resource, sweeper: Sweeper) -> None:

@@ -146,7 +146,7 @@ class ApiCluster:
                 "get", resource, resource.path(), label_selector=resource.label_selector, limit=_PAGE,
                 _continue=token, **options,
             )  # fmt: skip
-            items += answer["items"]
+            items += answer["items"] or []
             token = answer["metadata"].get("continue")
             if not token:
                 return items

@@ -44,7 +44,17 @@ class _TimedLock(LeaseLock):
         return await self._timed(super().get(name, namespace), failure=(False, ApiException(reason="time-out")))
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
-        return await self._ours(super().create(name, namespace, election_record))
+        return await self._ours(self._create(name, namespace, election_record))
+
+    async def _create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        # The library's own passes `pretty=True`, which the client of the same release (37.0) refuses.
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except ApiException as error:
+            logger.warning("Lease %s: %s", name, error.reason)
+            return False
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         return await self._ours(super().update(name, namespace, updated_record))
