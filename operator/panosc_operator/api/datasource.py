@@ -51,8 +51,8 @@ class CsiVolume(Model):
 
     driver: str = Field(min_length=1, max_length=253, description="Name of the driver.")
     volume_handle: str = Field(min_length=1, max_length=512, description="The driver's name of the volume.")
-    volume_attributes: Annotated[dict[str, str] | None, Field(max_length=64)] = Field(
-        None, description="What the driver wants to know."
+    volume_attributes: Annotated[dict[str, Annotated[str, Field(max_length=1024)]] | None, Field(max_length=64)] = (
+        Field(None, description="What the driver wants to know.")
     )
     node_publish_secret_ref: SecretReference | None = Field(
         None, description="Secret with which the driver mounts the volume."
