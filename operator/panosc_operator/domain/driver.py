@@ -7,11 +7,13 @@ enter a status.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from panosc_operator.api.job import Figure, Progress, Provenance, Result, Timing
@@ -22,8 +24,45 @@ BAD_INPUT_EXIT = 2
 _MAX_FIGURES, _MAX_RESULTS, _MAX_WORKERS, _MAX_VERSIONS = 32, 50, 64, 32
 
 
+def _first(limit: int) -> Callable[[Any], Any]:
+    """Return a function that cuts a list or map to what a status may hold."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, dict):
+            return dict(islice(value.items(), limit))
+        return value[:limit] if isinstance(value, list) else value
+
+    return cut
+
+
+def _cut_provenance(value: Any) -> Any:
+    limits = {"workers": _first(_MAX_WORKERS), "versions": _first(_MAX_VERSIONS)}
+    return value | {name: cut(value.get(name)) for name, cut in limits.items()} if isinstance(value, dict) else value
+
+
+def _one_of_each_name(results: Iterable[Result]) -> tuple[Result, ...]:
+    return tuple({result.name: result for result in results}.values())
+
+
+def _storable(value: object) -> bool:
+    """Whether the API server can store it: JSON has no NaN, and its integers have 64 bits."""
+    if isinstance(value, Mapping):
+        return all(_storable(item) for item in value.values())
+    if isinstance(value, tuple):
+        return all(_storable(item) for item in value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 class _Words(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore")
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
+
+    @model_validator(mode="after")
+    def _only_what_can_be_stored(self) -> Self:
+        if not _storable(self.model_dump()):
+            raise ValueError("a number is not finite or too large")
+        return self
 
 
 class Report(_Words):
@@ -42,13 +81,15 @@ class LastWords(_Words):
     """The driver's termination message."""
 
     outcome: str
-    reason: str = Field("", max_length=63)
+    reason: str = Field("Failed", min_length=1, max_length=63)
     message: str = Field("", max_length=2048)
-    summary: dict[str, Figure] = {}
+    summary: Annotated[dict[str, Figure], BeforeValidator(_first(_MAX_FIGURES))] = {}
     progress: Progress | None = None
     timing: Timing | None = None
-    results: tuple[Result, ...] = ()
-    provenance: Provenance = Provenance()
+    results: Annotated[
+        tuple[Result, ...], BeforeValidator(_first(_MAX_RESULTS)), AfterValidator(_one_of_each_name)
+    ] = ()
+    provenance: Annotated[Provenance, BeforeValidator(_cut_provenance)] = Provenance()
     manifest: _Manifest = _Manifest()
 
     @property
@@ -60,43 +101,16 @@ class LastWords(_Words):
 def parse_last_words(text: str) -> LastWords | None:
     """Return the termination message, or ``None`` if it is not one (a crash leaves the end of the log instead)."""
     try:
-        raw = json.loads(text)
-        if not isinstance(raw, dict):
-            return None
-        return LastWords.model_validate(_bounded(raw))
-    except (ValueError, ValidationError):
+        return LastWords.model_validate_json(text, extra="ignore")
+    except ValidationError:
         return None
-
-
-def _bounded(raw: dict[str, Any]) -> dict[str, Any]:
-    """Cut the lists to what a status may hold, and keep of each entry what the status has a field for."""
-
-    def known(model: type[BaseModel], value: Mapping[str, Any]) -> dict[str, Any]:
-        names = {field.alias or name for name, field in model.model_fields.items()}
-        return {key: item for key, item in value.items() if key in names}
-
-    cut = dict(raw)
-    cut["summary"] = {
-        str(name): known(Figure, figure) for name, figure in list(raw.get("summary", {}).items())[:_MAX_FIGURES]
-    }
-    cut["results"] = [known(Result, result) for result in raw.get("results", [])[:_MAX_RESULTS]]
-    provenance = known(Provenance, raw.get("provenance") or {})
-    if "workers" in provenance:
-        provenance["workers"] = provenance["workers"][:_MAX_WORKERS]
-    if "versions" in provenance:
-        provenance["versions"] = dict(list(provenance["versions"].items())[:_MAX_VERSIONS])
-    cut["provenance"] = provenance
-    for name, model in (("progress", Progress), ("timing", Timing)):
-        if isinstance(raw.get(name), dict):
-            cut[name] = known(model, raw[name])
-    return cut
 
 
 def parse_report(raw: object) -> Report | None:
     """Return an answer of ``/progress``, or ``None`` if it is not one."""
     try:
-        return Report.model_validate(_bounded(raw)) if isinstance(raw, dict) else None
-    except (ValueError, ValidationError):
+        return Report.model_validate(raw, extra="ignore")
+    except ValidationError:
         return None
 
 

@@ -19,6 +19,7 @@ from panosc_operator.domain.job import JobSnapshot
 from panosc_operator.domain.seen import Key, Seen, SeenCustom, SeenVolume, project
 from panosc_operator.domain.session import SessionSnapshot
 from panosc_operator.reconcile.difference import with_hash
+
 from tests.unit.operator.schemas import defaulted, schema_of, violations
 
 Body = dict[str, Any]

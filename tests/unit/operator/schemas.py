@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 import jsonschema
-
 from panosc_operator.api.crd import structural_schema
 from panosc_operator.api.kinds import KINDS
 

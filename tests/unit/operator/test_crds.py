@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-
-from dev.generate import ROOT, generated, stale
 from panosc_operator.api.base import Model
 from panosc_operator.api.crd import all_definitions, custom_resource_definition
 from panosc_operator.api.kinds import JOB, KINDS, SESSION, KindDefinition
+
+from dev.generate import ROOT, generated, stale
 from tests.unit.operator import builders
 from tests.unit.operator.schemas import violations
 
@@ -186,7 +186,7 @@ def test_status_and_scale_are_subresources() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", (SESSION, JOB), ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", [SESSION, JOB], ids=lambda kind: kind.kind)
 def test_every_field_says_what_it_is_for(kind: KindDefinition) -> None:
     silent = {
         path
