@@ -109,8 +109,8 @@ class Terminated(BaseException):
 
 def drive() -> int:
     """Run the job of PANOSC_JOB; return the exit code: 0 complete, 2 wrong input or parameters, 1 anything else."""
-    signal.signal(signal.SIGTERM, _terminate)
     tracker = Tracker(_log_stages())
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         spec = _spec()
         with _served(tracker, spec.workflow.name):
@@ -121,6 +121,8 @@ def drive() -> int:
         return _fail(tracker, "Terminated", "the driver was told to stop before it was done", 1)
     except Exception as error:
         return _fail(tracker, "WorkflowFailed", f"{type(error).__name__}: {error}", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     _leave(complete_message(commit, tracker.progress))
     print(f"committed {commit.path}", file=sys.stderr)
     return 0

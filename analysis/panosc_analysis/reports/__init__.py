@@ -35,7 +35,9 @@ def render(notebook: str, folder: Path, title: str) -> Path:
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
-    with _own_kernel():
+    with _own_kernel() as scratch:
+        # Sockets that are files of ours: no port that others on the machine could reach.
+        sockets = Config({"KernelManager": {"transport": "ipc", "ip": str(scratch / "kernel")}})
         try:
             executed = papermill.execute_notebook(
                 _HERE / notebook,
@@ -43,13 +45,15 @@ def render(notebook: str, folder: Path, title: str) -> Path:
                 parameters={"folder": str(folder)},
                 kernel_name="python3",
                 progress_bar=False,
-                config=Config({"KernelManager": {"transport": "ipc"}}),  # no port that others could reach
+                config=sockets,
             )
         except papermill.PapermillExecutionError as error:
             raise JobError(
                 "WorkflowFailed",
                 f"the report {notebook} failed in cell {error.exec_count}: {error.ename}: {error.evalue}",
             ) from error
+        except RuntimeError as error:
+            raise JobError("WorkflowFailed", f"the report {notebook} could not be made: {error}") from error
     executed.metadata["title"] = title
     exporter = HTMLExporter(
         template_name="template",
@@ -65,7 +69,7 @@ def render(notebook: str, folder: Path, title: str) -> Path:
 
 
 @contextmanager
-def _own_kernel() -> Iterator[None]:
+def _own_kernel() -> Iterator[Path]:
     """Make the kernel `python3` this interpreter, whatever kernels and settings the user has.
 
     Everything that Jupyter and IPython write while a notebook runs goes into a temporary folder, so neither the home
@@ -85,7 +89,7 @@ def _own_kernel() -> Iterator[None]:
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
-            yield
+            yield Path(scratch)
         finally:
             for name, value in before.items():
                 if value is None:

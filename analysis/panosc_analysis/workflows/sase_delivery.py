@@ -558,7 +558,7 @@ def figures_of(line: Aligned, replicates: NDArray[np.float64], parameters: Param
         "source": trains.beamline.source,
         "unit": trains.beamline.unit,
         "metadata": trains.beamline.metadata,
-        "pattern": asdict(line.pattern),
+        "pattern": {**asdict(line.pattern), "on": list(line.pattern.on), "off": list(line.pattern.off)},
         "counts": _counts(line),
         "pedestal": _pedestal(trains.pedestal),
         "published": _published(line),
