@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from dev.cluster.host import ClusterError, run
+from dev.cluster.host import ClusterError, last_line, run
 
 
 def write_archive(archive: Path, image: str, files: Mapping[str, bytes], command: Iterable[str]) -> None:
@@ -48,10 +51,50 @@ def _tar(files: Mapping[str, bytes], mode: int) -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as tar:
         for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), mode
-            tar.addfile(member, io.BytesIO(content))
+            _add(tar, name, content, mode)
     return target.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), mode
+    tar.addfile(member, io.BytesIO(content))
+
+
+def write_oci_archive(folder: Path, image: str, target: IO[bytes], present: Container[str] = ()) -> None:
+    """Write an image as an OCI archive.
+
+    Parameters
+    ----------
+    folder
+        The image as buildah writes it: ``manifest.json`` and the blobs, named by their SHA-256.
+    image
+        Full name and tag.
+    target
+        Stream to write to.
+    present
+        Digests of blobs to leave out.
+    """
+    manifest = (folder / "manifest.json").read_bytes()
+    parts = json.loads(manifest)
+    digests = [blob["digest"] for blob in (parts["config"], *parts["layers"])]
+    entry = {
+        "mediaType": parts["mediaType"],
+        "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": image},
+    }
+    files = {
+        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+        f"blobs/{entry['digest'].replace(':', '/')}": manifest,
+    }
+    with tarfile.open(fileobj=target, mode="w|") as tar:
+        for name, content in files.items():
+            _add(tar, name, content, mode=0o644)
+        for digest in dict.fromkeys(digests):
+            if digest not in present:
+                tar.add(folder / digest.removeprefix("sha256:"), f"blobs/{digest.replace(':', '/')}")
 
 
 def read_archive(archive: Path) -> dict[str, str]:
@@ -65,8 +108,8 @@ def read_archive(archive: Path) -> dict[str, str]:
     try:
         with tarfile.open(archive) as tar:
             entries = _docker_entries(tar) if "manifest.json" in tar.getnames() else _oci_entries(tar)
-    except (tarfile.TarError, KeyError, json.JSONDecodeError) as error:
-        raise ClusterError(f"{archive} is not an image archive (OCI or Docker): {error}") from None
+    except (tarfile.TarError, KeyError, json.JSONDecodeError):
+        raise ClusterError(f"{archive} is not an image archive (OCI or Docker)") from None
     if not entries:
         raise ClusterError(f"{archive} names no image: write it with its full name and tag")
     return entries
@@ -110,8 +153,11 @@ class ImageStore:
 
     socket: Path
 
+    def _command(self, *arguments: str | Path) -> list[str | Path]:
+        return ["ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments]
+
     def _ctr(self, *arguments: str | Path, timeout: float = 120) -> str:
-        return run("ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments, timeout=timeout)
+        return run(*self._command(*arguments), timeout=timeout)
 
     def ready(self) -> bool:
         """Whether containerd answers."""
@@ -148,17 +194,30 @@ class ImageStore:
         """
         if Path(reference).is_file():
             return self._load_archive(Path(reference))
+        inspect = ("buildah", "inspect", "--type", "image", "--format", "{{.FromImage}} {{.FromImageID}}")
         try:
-            wanted = run("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", reference).strip()
+            image, identifier = run(*inspect, reference).split()
         except ClusterError:
-            raise ClusterError(f"{reference} is neither an image of buildah nor an archive: build it first") from None
-        if self.config_digest(reference) == f"sha256:{wanted}":
-            return {reference: False}
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-            archive = Path(folder, "image.tar")
-            target = f"oci-archive:{archive}:{reference}"
-            run("buildah", "push", "--quiet", "--disable-compression", reference, target, timeout=900)
-            return self._load_archive(archive)
+            raise ClusterError(f"{reference} is no image of buildah and no archive: build it first") from None
+        if self.config_digest(image) == f"sha256:{identifier}":
+            return {image: False}
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # not memory: it may be gigabytes
+            run("buildah", "push", "--quiet", "--disable-compression", image, f"dir:{folder}", timeout=900)
+            self._import(Path(folder), image)
+        return {image: True}
+
+    def _import(self, folder: Path, image: str) -> None:
+        """Hand containerd the blobs it does not have, as a stream: images share most of their layers."""
+        present = set(self._ctr("content", "list", "--quiet").split())
+        command = self._command("images", "import", "-")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as ctr:
+            assert ctr.stdin is not None
+            assert ctr.stderr is not None
+            with suppress(BrokenPipeError), ctr.stdin as stream:
+                write_oci_archive(folder, image, stream, present)
+            message = ctr.stderr.read().decode(errors="replace")
+        if ctr.returncode != 0:
+            raise ClusterError(f"containerd cannot import {image}: {last_line(message)}")
 
     def _load_archive(self, archive: Path) -> dict[str, bool]:
         images = read_archive(archive)
