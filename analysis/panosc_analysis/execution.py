@@ -292,15 +292,7 @@ def run_partitions(
             done[index] = kept
             tracker.add(done=1)
         else:
-            future = client.submit(
-                run_on_worker,
-                job.workflow,
-                partition,
-                parameters,
-                pure=False,
-                retries=RETRIES,
-                key=f"{job.uid}-{index}",
-            )
+            future = client.submit(run_on_worker, job.workflow, partition, parameters, pure=False, retries=RETRIES)
             pending[future] = index
     alone_since: float | None = None
     while pending:

@@ -7,8 +7,6 @@ from panosc_analysis.kernels import ratio as statistics
 from panosc_analysis.kernels.pulses import Moments, moments
 from panosc_analysis.simulate.sase_delivery import Beamline, energies, published_scheme
 
-ALTERNATING = {"bunches": 20, "trains": 300}
-
 
 def on_off(energy: np.ndarray, beamline: Beamline) -> tuple[Moments, Moments]:
     on = [slot for slot in range(20) if slot in beamline.lasing]
@@ -85,7 +83,7 @@ def test_fieller_covers_the_truth_also_where_off_is_no_more_than_noise() -> None
 
 
 def test_bootstrap_interval_covers_the_truth_and_a_naive_one_does_not() -> None:
-    scheme = replace(published_scheme()[0], **ALTERNATING)
+    scheme = replace(published_scheme()[0], bunches=20, trains=300)
     covered = naive_covered = 0
     for seed, (on, off) in enumerate(draws(scheme, 200)):
         columns = np.column_stack([on.sum, off.sum])

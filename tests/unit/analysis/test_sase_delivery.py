@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -267,7 +268,7 @@ def test_partitions_cover_every_train_once(small_runs: list[Path]) -> None:
     parts = sase_delivery.partition(checked, parameters)
     for beamline, rows in zip(checked.beamlines, (199, 197), strict=True):
         mine = [part for part in parts if part.beamline == beamline.name]
-        assert all(after.first == before.last + 1 for before, after in zip(mine, mine[1:], strict=False))
+        assert all(after.first == before.last + 1 for before, after in pairwise(mine))
         found = [sase_delivery.run_partition(part, parameters).arrays[f"{beamline.name}/train_id"] for part in mine]
         assert np.concatenate(found).size == np.unique(np.concatenate(found)).size == rows
         assert all(len(part.files) <= 2 for part in mine)
