@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from pydantic import Field, field_validator
 
 from panosc_operator.api.base import AGE, Model, ObjectName, PrinterColumn
 
@@ -22,6 +24,15 @@ class AnalysisWorkflowSpec(Model):
         description="JSON schema of the parameters. A job is checked against it before anything starts, and a "
         "portal renders its form from it.",
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_a_schema(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            Draft202012Validator.check_schema(parameters)
+        except SchemaError as error:
+            raise ValueError(f"not a JSON schema: {error.message}") from error
+        return parameters
 
     columns: ClassVar = (
         PrinterColumn(name="Version", path=".spec.version"),

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from string import Formatter
 from typing import Any
 
 from panosc_operator.api.base import API_VERSION
@@ -46,6 +45,11 @@ class Mount:
         """The claim's name, which is also the name of the volume in a pod."""
         return names.data_claim(self.source, self.area.name)
 
+    @property
+    def mount_path(self) -> str:
+        """Where the pod mounts it: the proposal's folder, or the area that the folder is in."""
+        return self.path if self.visibility is Visibility.PROPOSAL else self.path.removesuffix(f"/{self.folder}")
+
 
 def resolve(data: Iterable[ProposalData], sources: Mapping[str, SeenCustom]) -> tuple[Mount, ...]:
     """Find the areas of the proposals that an object names.
@@ -55,7 +59,23 @@ def resolve(data: Iterable[ProposalData], sources: Mapping[str, SeenCustom]) -> 
     Problem
         If a source or area is unknown, or a path needs an instrument or cycle that is not given.
     """
-    return tuple(mount for item in data for mount in _resolve_item(item, sources))
+    mounts = tuple(mount for item in data for mount in _resolve_item(item, sources))
+    _check_conflicts(mounts)
+    return mounts
+
+
+def _check_conflicts(mounts: Iterable[Mount]) -> None:
+    """Refuse two areas at one path: only one would be there, or raw would be seen through a writable mount."""
+    areas: dict[str, Mount] = {}
+    for mount in mounts:
+        other = areas.setdefault(mount.mount_path, mount)
+        if other.claim != mount.claim:
+            raise Problem(
+                "MountConflict",
+                f"Area {other.area.name!r} of {other.source!r} and area {mount.area.name!r} of {mount.source!r} would "
+                f"both be mounted at {mount.mount_path}: name one of them in areas, or ask the platform team for "
+                "different paths.",
+            )
 
 
 def _resolve_item(item: ProposalData, sources: Mapping[str, SeenCustom]) -> Iterable[Mount]:
@@ -79,15 +99,26 @@ def _resolve_item(item: ProposalData, sources: Mapping[str, SeenCustom]) -> Iter
 
 def _fill(template: str, item: ProposalData) -> str:
     values = {"instrument": item.instrument, "cycle": item.cycle, "proposal": item.proposal}
-    for _, field, _, _ in Formatter().parse(template):
-        if field is not None and field not in values:
-            raise Problem("BadDataSource", f"DataSource {item.source!r}: {template!r} has an unknown {{{field}}}.")
-        if field is not None and values[field] is None:
-            raise Problem(
-                "IncompleteData",
-                f"Proposal {item.proposal}: set {field}; the paths of {item.source!r} name it.",
-            )
-    return template.format(**values)
+    missing = [field for field, value in values.items() if value is None and f"{{{field}}}" in template]
+    if missing:
+        raise Problem(
+            "IncompleteData",
+            f"Proposal {item.proposal}: set {missing[0]}; the paths of {item.source!r} name it.",
+        )
+    return _format(template, item.source, **values)
+
+
+def _format(template: str, source: str, **values: Any) -> str:
+    """Fill in a template of a DataSource."""
+    try:
+        return template.format(**values)
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
+        allowed = ", ".join(f"{{{name}}}" for name in values)
+        raise Problem(
+            "BadDataSource",
+            f"DataSource {source!r}: {template!r} cannot be filled in ({type(error).__name__}: {error}); "
+            f"it may name {allowed}.",
+        ) from error
 
 
 def run_folders(mounts: Iterable[Mount], proposal: str, area: AreaName, runs: str) -> list[tuple[int, str]]:
@@ -104,7 +135,8 @@ def run_folders(mounts: Iterable[Mount], proposal: str, area: AreaName, runs: st
             "NoRuns",
             f"Proposal {proposal}: area {area!r} is not mounted, or its DataSource gives no runFolder.",
         )
-    return [(number, f"{mount.path}/{mount.area.run_folder.format(run=number)}") for number in run_numbers(runs)]
+    template, source = mount.area.run_folder, mount.source
+    return [(number, f"{mount.path}/{_format(template, source, run=number)}") for number in run_numbers(runs)]
 
 
 def run_numbers(runs: str) -> list[int]:
@@ -199,14 +231,12 @@ def pod_mounts(mounts: Iterable[Mount]) -> list[dict[str, Any]]:
     for mount in mounts:
         entry: dict[str, Any] = {
             "name": mount.claim,
-            "mountPath": mount.path,
+            "mountPath": mount.mount_path,
             "readOnly": mount.area.read_only,
         }
         if mount.visibility is Visibility.PROPOSAL:
             entry["subPath"] = mount.folder
-        else:
-            entry["mountPath"] = mount.path.removesuffix(f"/{mount.folder}")
-        result[entry["mountPath"]] = entry
+        result[mount.mount_path] = entry
     return list(result.values())
 
 

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from panosc_operator.api.environment import AnalysisEnvironmentSpec, EnvironmentKind, Flavour
 from panosc_operator.api.job import AnalysisJobSpec, AnalysisJobStatus, JobPhase, Provenance, WorkersStatus
@@ -139,8 +141,16 @@ def _resolve(snapshot: JobSnapshot) -> _Plan:
 
 
 def _check_parameters(spec: AnalysisJobSpec, workflow: AnalysisWorkflowSpec) -> None:
-    validator = jsonschema.Draft202012Validator(workflow.parameters)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(spec.parameters))
+    # A registry of its own, which is empty: nothing is fetched from wherever a schema refers to.
+    validator = jsonschema.Draft202012Validator(workflow.parameters, registry=Registry())
+    try:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(spec.parameters))
+    except (Unresolvable, RecursionError) as flaw:
+        raise Problem(
+            "BadWorkflow",
+            f"AnalysisWorkflow {spec.workflow.name!r}: the schema of its parameters refers to what is not there: "
+            f"{flaw}",
+        ) from flaw
     if error is not None:
         field = ".".join(["parameters", *(str(part) for part in error.absolute_path)])
         raise Problem("InvalidParameters", f"{field}: {error.message}")

@@ -10,6 +10,7 @@ import itertools
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from panosc_operator.api.base import API_VERSION
@@ -145,9 +146,16 @@ def catalogue_bodies() -> list[Body]:
     return [environment(), environment("analysis", "Job"), workflow(), data_source()]
 
 
+@cache
+def whole_catalogue() -> Catalogue:
+    return catalogue(catalogue_bodies())
+
+
 def catalogue(bodies: Iterable[Body] | None = None) -> Catalogue:
-    """Return a catalogue of these bodies."""
-    seen = [project(body) for body in (catalogue_bodies() if bodies is None else bodies)]
+    """Return a catalogue of these bodies, by default the whole one."""
+    if bodies is None:
+        return whole_catalogue()
+    seen = [project(body) for body in bodies]
     return Catalogue(
         *(
             {entry.key.name: entry for entry in seen if entry.key.kind == kind and isinstance(entry, SeenCustom)}
