@@ -183,14 +183,20 @@ def _access(mount: Mount) -> dict[str, Any]:
 _NOMINAL_SIZE = {"storage": "1Pi"}
 
 
+def _volume_label(mount: Mount, namespace: str) -> dict[str, str]:
+    return {names.DATA_VOLUME: names.data_volume(mount.source, mount.area.name, namespace)}
+
+
 def _volume(mount: Mount, namespace: str) -> dict[str, Any]:
     (kind, volume), *_ = mount.area.volume.to_kubernetes().items()
     if kind in ("nfs", "csi"):
         volume = volume | {"readOnly": mount.area.read_only}
+    metadata = _metadata(mount, names.data_volume(mount.source, mount.area.name, namespace))
+    metadata["labels"] |= _volume_label(mount, namespace)
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": _metadata(mount, names.data_volume(mount.source, mount.area.name, namespace)),
+        "metadata": metadata,
         "spec": {
             **_access(mount),
             "capacity": _NOMINAL_SIZE,
@@ -210,7 +216,9 @@ def _claim(mount: Mount, namespace: str) -> dict[str, Any]:
         "metadata": _metadata(mount, mount.claim) | {"namespace": namespace},
         "spec": {
             **_access(mount),
-            "volumeName": names.data_volume(mount.source, mount.area.name, namespace),
+            # Not by `volumeName`: a claim that the binder sees before the volume it names would wait for the binder's
+            # next round, 15 s later. A volume that appears makes it look at a claim that names none at once.
+            "selector": {"matchLabels": _volume_label(mount, namespace)},
             "resources": {"requests": _NOMINAL_SIZE},
         },
     }

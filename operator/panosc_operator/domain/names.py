@@ -17,6 +17,7 @@ PARENT_NAME = f"{GROUP}/name"
 PARENT_UID = f"{GROUP}/uid"
 RUN = f"{GROUP}/run"
 APPLIED_HASH = f"{GROUP}/applied"
+DATA_VOLUME = f"{GROUP}/data-volume"
 PASSWD = f"{GROUP}/passwd"
 GROUPS = f"{GROUP}/group"
 
