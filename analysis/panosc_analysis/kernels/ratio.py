@@ -155,15 +155,23 @@ def bootstrap_sums(columns: Vector, replicates: int, seed: int) -> Vector:
     return sums
 
 
-def bootstrap_median(values: Vector, replicates: int, seed: int) -> Vector:
-    """Medians of `values`, shape (trains,), over trains drawn with replacement; shape (replicates,)."""
-    generator = np.random.default_rng(seed)
-    chunk = max(1, 2_000_000 // values.size)
-    medians = [
-        np.median(values[generator.integers(0, values.size, (min(chunk, replicates - start), values.size))], axis=1)
-        for start in range(0, replicates, chunk)
-    ]
-    return np.concatenate(medians)
+def median_standard_error(values: Vector) -> float:
+    """Give the standard error that a bootstrap of the median would have with endless resamplings.
+
+    The k-th ordered value is the median of a resampling with probability I_{k/n}(m, m) - I_{(k-1)/n}(m, m), where
+    m = (n + 1)/2 and I is the regularised incomplete beta function (Maritz and Jarrett, JASA 73, 194, 1978).
+
+    Parameters
+    ----------
+    values
+        Shape (trains,), independent.
+    """
+    from scipy.special import betainc
+
+    middle = (values.size + 1) / 2
+    weights = np.diff(betainc(middle, middle, np.linspace(0, 1, values.size + 1)))
+    ordered = np.sort(values)
+    return float(np.sqrt(max(weights @ ordered**2 - (weights @ ordered) ** 2, 0.0)))
 
 
 def percentile_interval(replicates: Vector, confidence_level: float) -> Interval:

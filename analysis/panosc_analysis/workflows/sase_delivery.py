@@ -361,9 +361,14 @@ def reduce_trains(
     if repeated:
         energy = energy[first]
     used = xgm.used_slots(energy)
+    width = max(int(used.max(initial=0)), slots)  # all that is behind is fill
+    all_slots, energy = energy.shape[1], energy[:, :width]
     valid = np.isfinite(energy) & ~xgm.fill_mask(energy, used, bunches)
-    dark = valid & (np.arange(energy.shape[1]) >= (energy.shape[1] if bunches is None else bunches))
-    dark_moments = xgm.moments(energy, dark)
+    dark = slice(width if bunches is None else bunches, None)
+    dark_moments = xgm.moments(energy[:, dark], valid[:, dark])
+    slot_count, slot_sum = np.zeros((1, all_slots), np.int64), np.zeros((1, all_slots))
+    slot_count[0, :width] = valid.sum(axis=0)
+    slot_sum[0, :width] = np.where(valid, energy, 0).sum(axis=0, dtype=np.float64)
     return {
         "train_id": train_id,
         "energy": energy[:, :slots].copy(),
@@ -371,8 +376,8 @@ def reduce_trains(
         "dark_count": dark_moments.count,
         "dark_sum": dark_moments.sum,
         "dark_square": dark_moments.square,
-        "slot_count": valid.sum(axis=0)[np.newaxis],
-        "slot_sum": np.where(valid, energy, 0).sum(axis=0, dtype=np.float64)[np.newaxis],
+        "slot_count": slot_count,
+        "slot_sum": slot_sum,
         "repeated": np.array([repeated]),
     }
 
@@ -567,7 +572,7 @@ def figures_of(line: Aligned, replicates: NDArray[np.float64], parameters: Param
             "off": _quantity(means.off, np.sqrt(means.var_off), trains.beamline.unit),
         },
         "ratioOfMeans": ratio,
-        "ratioOfTrains": _ratio_of_trains(line.ratio, parameters),
+        "ratioOfTrains": _ratio_of_trains(line.ratio),
         "significance": _significance(means, trains.pedestal, parameters),
         "systematic": _systematic(means, parameters),
         "suppressionFactor": _factor(ratio),
@@ -647,13 +652,12 @@ def _ratio_of_means(line: Aligned, replicates: NDArray[np.float64], parameters: 
     }
 
 
-def _ratio_of_trains(ratio: NDArray[np.float64], parameters: Parameters) -> dict[str, Any]:
+def _ratio_of_trains(ratio: NDArray[np.float64]) -> dict[str, Any]:
     finite = _finite(ratio)
-    medians = statistics.bootstrap_median(finite, parameters.bootstrap_replicates, parameters.seed)
     sd = float(finite.std(ddof=1))
     return {
         "mean": _quantity(finite.mean(), sd / np.sqrt(finite.size)),
-        "median": _quantity(np.median(finite), medians.std(ddof=1)),
+        "median": _quantity(np.median(finite), statistics.median_standard_error(finite)),
         "sd": sd,
     }
 

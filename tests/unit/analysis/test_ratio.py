@@ -107,10 +107,12 @@ def test_bootstrap_is_repeatable_and_agrees_with_the_delta_method() -> None:
     assert (sums[:, 1] / sums[:, 0]).std() == pytest.approx(delta, rel=0.06)
 
 
-def test_bootstrap_of_the_median_of_normal_values() -> None:
-    values = np.random.default_rng(9).normal(0, 1, 2000)
-    medians = statistics.bootstrap_median(values, 2000, 0)
-    assert medians.std() == pytest.approx(np.sqrt(np.pi / 2 / 2000), rel=0.15)
+def test_standard_error_of_the_median_is_that_of_a_bootstrap() -> None:
+    generator = np.random.default_rng(9)
+    values = generator.gamma(2, 1, 301)
+    resampled = np.median(values[generator.integers(0, 301, (20_000, 301))], axis=1)
+    assert statistics.median_standard_error(values) == pytest.approx(resampled.std(), rel=0.02)
+    assert statistics.median_standard_error(np.full(9, 3.0)) == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize(("line", "too_small_off"), [(0, 3.0), (1, 1.75)])
