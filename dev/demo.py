@@ -40,27 +40,13 @@ class DemoError(Exception):
     """Something did not come about; the message says what to look at."""
 
 
-class Demo:
-    """The steps of the demonstration on one cluster."""
+class Installation:
+    """The operators on one cluster, and kubectl on it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.kubeconfig = Path()
         self._started = time.monotonic()
-
-    # --- steps ---
-
-    def up(self) -> None:
-        """Bring everything up, wait, and tell what there is."""
-        self.kubeconfig = cluster.up(self.name)
-        self.say("images")
-        cluster.load(self.name, build_images(IMAGES))
-        self.install()
-        self.simulate()
-        self.say(f"applying manifests/examples to namespace {NAMESPACE}")
-        self.apply(MANIFESTS / "overlays" / "demo")
-        self.watch()
-        self.tell()
 
     def install(self) -> None:
         """Install the kinds, the operators and the catalogue, and wait for the operators."""
@@ -91,6 +77,56 @@ class Demo:
                 "stringData": {"key": secrets.token_hex(32)},
             }
             self.kubectl("create", "-f", "-", text=json.dumps(manifest))
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        """Run kubectl and return what it prints."""
+        command = [str(cluster.kubectl()), "--kubeconfig", str(self.kubeconfig), *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DemoError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Return an object or a list of them."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "-o", "json", *arguments))
+        return found
+
+    def apply(self, folder: Path) -> None:
+        """Apply a kustomization, with the images of ``IMAGE_PREFIX``; kinds that are not served yet are waited for."""
+        with _with_prefix(folder) as kustomization:
+            for attempt in range(10):
+                try:
+                    self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(kustomization))
+                except DemoError as error:
+                    if "no matches for kind" not in str(error) or attempt == 9:
+                        raise
+                    time.sleep(1)
+                else:
+                    return
+
+    def delete(self, folder: Path) -> None:
+        """Delete what a kustomization names."""
+        self.kubectl("delete", "--ignore-not-found", "-k", str(folder))
+
+    def say(self, text: str) -> None:
+        """Show a line of progress."""
+        print(f"[{time.monotonic() - self._started:6.1f} s] {text}", flush=True)
+
+
+class Demo(Installation):
+    """The steps of the demonstration."""
+
+    def up(self) -> None:
+        """Bring everything up, wait, and tell what there is."""
+        self.kubeconfig = cluster.up(self.name)
+        self.say("images")
+        cluster.load(self.name, build_images(IMAGES))
+        self.install()
+        self.simulate()
+        self.say(f"applying manifests/examples to namespace {NAMESPACE}")
+        self.apply(MANIFESTS / "overlays" / "demo")
+        self.watch()
+        self.tell()
 
     def simulate(self) -> None:
         """Have a proposal simulated on the cluster, unless an earlier demonstration did."""
@@ -160,42 +196,6 @@ class Demo:
             return
         cluster.down(self.name, wipe=True)
         shutil.rmtree(DATA_FOLDER, ignore_errors=True)
-
-    # --- kubectl ---
-
-    def kubectl(self, *arguments: str, text: str | None = None) -> str:
-        """Run kubectl and return what it prints."""
-        command = [str(cluster.kubectl()), "--kubeconfig", str(self.kubeconfig), *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DemoError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def get(self, *arguments: str) -> dict[str, Any]:
-        """Return an object or a list of them."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "-o", "json", *arguments))
-        return found
-
-    def apply(self, folder: Path) -> None:
-        """Apply a kustomization, with the images of ``IMAGE_PREFIX``; kinds that are not served yet are waited for."""
-        with _with_prefix(folder) as kustomization:
-            for attempt in range(10):
-                try:
-                    self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(kustomization))
-                except DemoError as error:
-                    if "no matches for kind" not in str(error) or attempt == 9:
-                        raise
-                    time.sleep(1)
-                else:
-                    return
-
-    def delete(self, folder: Path) -> None:
-        """Delete what a kustomization names."""
-        self.kubectl("delete", "--ignore-not-found", "-k", str(folder))
-
-    def say(self, text: str) -> None:
-        """Show a line of progress."""
-        print(f"[{time.monotonic() - self._started:6.1f} s] {text}", flush=True)
 
 
 @contextlib.contextmanager
