@@ -132,12 +132,15 @@ class Reconciler:
         for child in difference(decision.children, (), self._store.get).writes:
             self._may_write()
             try:
-                self._store.put(await self._write(child))
+                written = await self._write(child)
             except ApiError as error:
                 if not error.refused:
                     raise
                 self._store.rejections[parent.uid] = Rejection(child.key, error.message)
                 return error
+            if child.mode is not Mode.REPLACE:
+                # What is never read must not look as if it were known: it would be deleted once it is not wanted anew.
+                self._store.put(written)
         self._store.rejections.pop(parent.uid, None)
         return None
 
