@@ -33,7 +33,17 @@ def main(arguments: list[str]) -> None:
     for library in WITHOUT_TESTS:
         for folder in list((packages / library).glob("**/tests")):
             shutil.rmtree(folder, ignore_errors=True)  # one may lie inside another
+    forget_dates(packages)
     compile_new(packages)
+
+
+def forget_dates(packages: Path) -> None:
+    """Remove uv's note of each wheel's date, the only thing that would differ in two builds of one lock."""
+    for note in packages.glob("*.dist-info/uv_cache.json"):
+        record = note.with_name("RECORD")
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if note.name not in line))
+        note.unlink()
 
 
 def compile_new(packages: Path) -> None:
