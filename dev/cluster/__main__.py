@@ -47,7 +47,7 @@ def main() -> int:
                 cluster.load(arguments.name, arguments.images)
             case "kubeconfig":
                 print(cluster.kubeconfig(arguments.name))
-    except cluster.ClusterError as error:
+    except (cluster.ClusterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
