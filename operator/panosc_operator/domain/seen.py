@@ -47,7 +47,8 @@ class Seen:
     @property
     def run(self) -> int:
         """The run of its parent that this belongs to."""
-        return int(self.labels.get(names.RUN, 0))
+        label = self.labels.get(names.RUN, "")
+        return int(label) if label.isdecimal() else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,15 +67,24 @@ def decide(snapshot: SessionSnapshot, context: Context, now: datetime) -> Decisi
         # Children have owner references: the garbage collector removes them, whether we run or not.
         return Decision(status=None)
     before = AnalysisSessionStatus.model_validate(session.status)
-    said = ConditionSet(before.conditions, session.generation, now)
-    try:
-        plan = _resolve(snapshot)
-    except Problem as problem:
-        return _refused(problem, snapshot, before, said)
     if before.phase in _ENDED and before.observed_generation == session.generation:
         # An end is final for the spec that led to it; an edit is a new try.
         return Decision(status=before, children=())
-    return _running(plan, snapshot, before, said, context)
+    said = ConditionSet(before.conditions, session.generation, now)
+    pod = snapshot.pod()
+    # A pod that is being deleted may pass through any phase: what counts is that it goes.
+    end = _end(pod, before) if pod and not pod.deleting else None
+    if pod is not None and end is not None and end.phase in _ENDED:
+        return _ended(end, pod, snapshot, before, said)
+    run = max(before.run or 0, pod.run if pod else 0)
+    if pod is None or end is not None:
+        # Never started, vanished, or lost after it had been ready: the next run.
+        run, pod = run + 1, None
+    try:
+        plan = _resolve(snapshot)
+    except Problem as problem:
+        return _refused(problem, snapshot, pod, before, said)
+    return _running(plan, snapshot, pod, run, before, said, context)
 
 
 def _resolve(snapshot: SessionSnapshot) -> _Plan:
@@ -90,10 +99,14 @@ def _resolve(snapshot: SessionSnapshot) -> _Plan:
 
 
 def _refused(
-    problem: Problem, snapshot: SessionSnapshot, before: AnalysisSessionStatus, said: ConditionSet
+    problem: Problem,
+    snapshot: SessionSnapshot,
+    pod: SeenPod | None,
+    before: AnalysisSessionStatus,
+    said: ConditionSet,
 ) -> Decision:
     """Start nothing; but never take a running session away because its catalogue entry is gone."""
-    if snapshot.pod() is not None:
+    if pod is not None:
         return Decision(status=None)
     for type_ in _CONDITIONS:
         said.set(type_, "False" if type_ in ("Admitted", "Ready") else "Unknown", problem.reason, problem.message)
@@ -102,6 +115,7 @@ def _refused(
         conditions=said.collect(),
         observed_generation=snapshot.session.generation,
         run=before.run,
+        startup=before.startup,
     )
     return Decision(status=status, children=())
 
@@ -109,26 +123,20 @@ def _refused(
 def _running(
     plan: _Plan,
     snapshot: SessionSnapshot,
+    pod: SeenPod | None,
+    run: int,
     before: AnalysisSessionStatus,
     said: ConditionSet,
     context: Context,
 ) -> Decision:
-    session, pod = snapshot.session, snapshot.pod()
-    run = max(before.run or 0, pod.run if pod else 0)
-    # A pod that is being deleted may pass through any phase: what counts is that it goes.
-    end = _end(pod, before) if pod and not pod.deleting else None
-    if end is not None and end.phase in _ENDED:
-        return _ended(end, snapshot, before, said, run)
-    if pod is None or end is not None:
-        # Never started, vanished, or lost after it had been ready: the next run.
-        run, pod = run + 1, None
+    session = snapshot.session
     children = [*_lasting(plan, snapshot, context)]
     if pod is None:
         children += [_token_secret(session, run, plan, context), _pod(session, run, plan, context)]
     else:
         # Created once and never patched: wanting it by name keeps it.
         children.append(Child(_pod(session, run, plan, context).manifest, Mode.CREATE))
-    status = _status(plan, snapshot, pod, run, before, said)
+    status = _status(plan, snapshot, pod, before, said)
     urgent = status.phase != before.phase and status.phase is not SessionPhase.STARTING
     releases = pods.storage_releases(plan.mounts, session.key.namespace, snapshot.shared)
     return Decision(status=status, children=tuple(children), releases=releases, urgent=urgent)
@@ -167,7 +175,7 @@ def _end(pod: SeenPod, before: AnalysisSessionStatus) -> _End | None:
 
 
 def _ended(
-    end: _End, snapshot: SessionSnapshot, before: AnalysisSessionStatus, said: ConditionSet, run: int
+    end: _End, pod: SeenPod, snapshot: SessionSnapshot, before: AnalysisSessionStatus, said: ConditionSet
 ) -> Decision:
     """Take everything away but the home, and keep the reason."""
     for type_ in _CONDITIONS:
@@ -184,8 +192,8 @@ def _ended(
         phase=end.phase,
         conditions=said.collect(),
         observed_generation=snapshot.session.generation,
-        run=run,
-        startup=before.startup,
+        run=pod.run,
+        startup=_startup(pod, before),
     )
     return Decision(status=status, children=())
 
@@ -293,10 +301,10 @@ def _status(
     plan: _Plan,
     snapshot: SessionSnapshot,
     pod: SeenPod | None,
-    run: int,
     before: AnalysisSessionStatus,
     said: ConditionSet,
 ) -> AnalysisSessionStatus:
+    """Return the status. A run counts once its pod is there: a refused one that is tried again is no other run."""
     session = snapshot.session
     name = names.lasting_name(session.key.name, session.uid)
     ready = _say_conditions(plan, snapshot, pod, said)
@@ -304,20 +312,18 @@ def _status(
         phase=SessionPhase.READY if ready else SessionPhase.STARTING,
         conditions=said.collect(),
         observed_generation=session.generation,
-        run=run,
+        run=pod.run if pod else before.run,
         url=f"http://{name}.{session.key.namespace}.svc:{plan.environment.port}/" if ready else None,
         token_secret=name,
-        pod_name=names.run_name(session.key.name, session.uid, run),
+        pod_name=pod.key.name if pod else None,
         node=pod.node if pod else None,
-        startup=_startup(pod, before if before.run == run else AnalysisSessionStatus()),
+        startup=_startup(pod, before) if pod else before.startup,
     )
 
 
-def _startup(pod: SeenPod | None, before: AnalysisSessionStatus) -> Startup | None:
+def _startup(pod: SeenPod, before: AnalysisSessionStatus) -> Startup:
     """Return when the run reached each stage; what was noted stays, as pods forget (a probe may fail and recover)."""
-    if pod is None:
-        return None
-    noted = before.startup or Startup()
+    noted = before.startup if before.startup and before.run == pod.run else Startup()
     return Startup(
         queued_at=pod.created,
         scheduled_at=noted.scheduled_at or pod.scheduled_at,

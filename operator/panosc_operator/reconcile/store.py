@@ -67,8 +67,13 @@ class Store:
                 del self._children[seen.parent_uid]
 
     def children(self, uid: str) -> tuple[Seen, ...]:
-        """Return what belongs to a session or job, however indirectly."""
-        return tuple(self._objects[key.kind][key] for key in self._children.get(uid, ()))
+        """Return what belongs to a session or job, however indirectly.
+
+        Labels can be forged, but only where their author may write: what is in another namespace does not count.
+        """
+        parent = self._parents.get(uid)
+        keys = self._children.get(uid, ()) if parent else ()
+        return tuple(self._objects[key.kind][key] for key in keys if parent and key.namespace == parent.namespace)
 
     def orphans(self) -> list[Seen]:
         """Return the objects whose session or job is not there."""

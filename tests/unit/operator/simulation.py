@@ -1,0 +1,307 @@
+"""The operator's loop against the API server in memory, with actors that play Kubernetes' own controllers.
+
+The real `Store`, `WorkQueue`, `Sweeper` and `Reconciler` run as in the process; only the cluster and the time are
+not real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from panosc_operator.domain.seen import Key, project
+from panosc_operator.reconcile.ports import ApiError
+from panosc_operator.reconcile.queue import WorkQueue
+from panosc_operator.reconcile.reconciler import Reconciler
+from panosc_operator.reconcile.store import Store
+from panosc_operator.reconcile.sweep import Sweeper
+
+from tests.unit.operator import builders, virtual_time
+from tests.unit.operator.builders import CONTEXT, Body, key_of
+from tests.unit.operator.fake_cluster import ApiServer, Crash, FakeCluster, is_watched
+
+_WORKERS = 3
+Step = tuple[float, str, dict[str, Any]]
+"""Seconds after the pod was made, the stage it comes to, and what is told of it."""
+
+READY: list[Step] = [(0.3, "scheduled", {}), (0.7, "checking", {}), (1.1, "starting", {}), (2.4, "ready", {})]
+
+
+class Operator:
+    """One process of the operator."""
+
+    def __init__(self, server: ApiServer, die_after: int | None = None) -> None:
+        self.cluster = FakeCluster(server, die_after)
+        self.store = Store()
+        self.queue = WorkQueue(virtual_time.clock)
+        self.sweeper = Sweeper(self.store, self.queue, self.cluster)
+        self._reconciler = Reconciler(
+            self.store, self.queue, self.cluster, CONTEXT, now=virtual_time.now, clock=virtual_time.clock
+        )
+        self._server = server
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start as ``__main__.operate`` does."""
+        self._server.watch(self._on_event)
+        await self.sweeper.fill()
+        await self.sweeper.sweep()
+        self.sweeper.enqueue_all()
+        self._tasks = [asyncio.create_task(self.sweeper.run())]
+        self._tasks += [asyncio.create_task(self._reconciler.work()) for _ in range(_WORKERS)]
+
+    async def stop(self) -> None:
+        """End, without a chance to say anything."""
+        self._server.unwatch(self._on_event)
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            assert outcome is None or isinstance(outcome, (asyncio.CancelledError, Crash)), outcome
+
+    def _on_event(self, event: str, body: Body) -> None:
+        if is_watched(body):
+            (self.sweeper.forget if event == "DELETED" else self.sweeper.observe)(project(body))
+
+
+class Kubernetes:
+    """Scheduler, kubelet, volume binder, Job controller and dask-kubernetes operator, each in a few lines.
+
+    Parameters
+    ----------
+    server
+        The API server.
+    """
+
+    def __init__(self, server: ApiServer) -> None:
+        self.script: Callable[[Body], list[Step]]
+        """What becomes of a new pod."""
+        self.dask_operator_works = True
+        self._server = server
+        self.every_pod(READY)
+        self._begun: set[tuple[str, str]] = set()
+        server.watch(self._on_event)
+
+    def every_pod(self, steps: list[Step]) -> None:
+        """Let the same happen to every new pod."""
+        self.script = lambda _: steps
+
+    def _on_event(self, event: str, body: Body) -> None:
+        kind, key = body["kind"], key_of(body)
+        if event == "DELETED":
+            if kind == "PersistentVolumeClaim":
+                self._release(body)
+            return
+        if key not in self._server.objects:
+            return
+        first = self._first_time("seen", body)
+        if kind == "Pod":
+            self._on_pod(body, first=first)
+        elif kind == "Job" and first:
+            self._start_driver(body, 1)
+        elif kind == "DaskCluster" and self.dask_operator_works:
+            self._on_dask_cluster(body)
+        elif kind == "PersistentVolumeClaim" and first:
+            self._bind(body)
+
+    def _first_time(self, what: str, body: Body) -> bool:
+        happened = (what, body["metadata"]["uid"])
+        first = happened not in self._begun
+        self._begun.add(happened)
+        return first
+
+    def _on_pod(self, pod: Body, *, first: bool) -> None:
+        key, loop = key_of(pod), asyncio.get_running_loop()
+        if "deletionTimestamp" in pod["metadata"]:
+            if self._first_time("deleted", pod):
+                loop.call_later(0.5, self._end, pod)
+        elif first:
+            for seconds, stage, told in self.script(pod):
+                loop.call_later(seconds, self.move, key, stage, told, pod["metadata"]["uid"])
+        elif (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            self._count_try(pod)
+
+    def move(self, key: Key, stage: str, told: dict[str, Any] | None = None, uid: str | None = None) -> None:
+        """Bring a pod to another stage of its life."""
+        pod = self._server.objects.get(key)
+        if pod is None or "deletionTimestamp" in pod["metadata"] or uid not in (None, pod["metadata"]["uid"]):
+            return
+        created = builders.NOW.fromisoformat(pod["metadata"]["creationTimestamp"])
+        placed = {} if stage in ("unscheduled", "unschedulable") else {"nodeName": "node-1"}
+        self._server.set_status(key, builders.pod_status(stage, pod, created, **(told or {})), **placed)
+
+    def _end(self, pod: Body) -> None:
+        known = self._server.objects.get(key_of(pod))
+        if known is not None and known["metadata"]["uid"] == pod["metadata"]["uid"]:
+            self._server.remove(key_of(pod))
+
+    def _start_driver(self, batch_job: Body, number: int) -> None:
+        if key_of(batch_job) in self._server.objects:
+            self._server.put(builders.pod_of_job(batch_job, number))
+
+    def _count_try(self, pod: Body) -> None:
+        """Complete or fail the pod's Job, or start its next pod."""
+        owner = pod["metadata"]["ownerReferences"][0]
+        key = Key(owner["kind"], pod["metadata"]["namespace"], owner["name"])
+        batch_job = self._server.objects.get(key)
+        if owner["kind"] != "Job" or batch_job is None or "status" in batch_job:
+            return
+        codes = [
+            state["state"]["terminated"]["exitCode"]
+            for state in (pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", []))
+            if "terminated" in state["state"]
+        ]
+        tries = [body for body in self._server.of_kind("Pod") if body["metadata"]["ownerReferences"][0] == owner]
+        loop = asyncio.get_running_loop()
+        if pod["status"]["phase"] == "Succeeded":
+            status = builders.job_condition("Complete", "CompletionsReached")
+            loop.call_later(0.2, self._server.set_status, key, status)
+        elif 2 in codes:
+            status = builders.job_condition("Failed", "PodFailurePolicy", "Container driver failed with exit code 2")
+            loop.call_later(0.2, self._server.set_status, key, status)
+        elif len(tries) > batch_job["spec"]["backoffLimit"]:
+            status = builders.job_condition("Failed", "BackoffLimitExceeded", "Job has reached the backoff limit")
+            loop.call_later(0.2, self._server.set_status, key, status)
+        else:
+            loop.call_later(1.0, self._start_driver, batch_job, len(tries) + 1)
+
+    def _on_dask_cluster(self, cluster: Body) -> None:
+        wanted = [("scheduler", 0), *(("worker", i) for i in range(cluster["spec"]["worker"]["replicas"]))]
+        pods = {key_of(pod): pod for pod in (builders.dask_pod(cluster, *which) for which in wanted)}
+        for key in pods.keys() - self._server.objects.keys():
+            self._server.put(pods[key])
+        for body in self._server.of_kind("Pod"):
+            mine = body["metadata"]["ownerReferences"][0]["uid"] == cluster["metadata"]["uid"]
+            if mine and key_of(body) not in pods:
+                self._server.delete(key_of(body))
+
+    def _bind(self, claim: Body) -> None:
+        """Bind a claim to the volume that its selector finds; a home's is provisioned."""
+        wanted = claim["spec"].get("selector", {}).get("matchLabels", {})
+        found = [
+            v for v in self._server.of_kind("PersistentVolume") if wanted.items() <= v["metadata"]["labels"].items()
+        ]
+        volume = found[0]["metadata"]["name"] if wanted else "provisioned"
+        self._server.set_status(key_of(claim), {"phase": "Bound"}, volumeName=volume)
+        self._server.set_status(Key("PersistentVolume", "", volume), {"phase": "Bound"})
+
+    def _release(self, claim: Body) -> None:
+        self._server.set_status(Key("PersistentVolume", "", claim["spec"]["volumeName"]), {"phase": "Released"})
+
+
+class Simulation:
+    """A cluster with a catalogue and one operator."""
+
+    def __init__(self) -> None:
+        self.server = ApiServer()
+        self.kubernetes = Kubernetes(self.server)
+        for body in builders.catalogue_bodies():
+            self.server.put(body)
+        self.operator = Operator(self.server)
+
+    async def restart(self, die_after: int | None = None) -> None:
+        """End the operator's process and start another one, which knows nothing."""
+        await self.operator.stop()
+        self.operator = Operator(self.server, die_after)
+        await self.operator.start()
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 120.0) -> None:
+        """Let time pass until something holds."""
+        for _ in range(int(seconds * 10)):
+            if holds():
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"it did not come about in {seconds} s")
+
+    async def quiet(self, seconds: float = 30.0) -> None:
+        """Let time pass."""
+        await asyncio.sleep(seconds)
+
+    def status(self, key: Key) -> dict[str, Any]:
+        result: dict[str, Any] = self.server.objects[key].get("status") or {}
+        return result
+
+    def condition(self, key: Key, type_: str) -> dict[str, Any]:
+        """Return a condition; an empty one where it is not said."""
+        found = [condition for condition in self.status(key).get("conditions", ()) if condition["type"] == type_]
+        return found[0] if found else {}
+
+    def phase(self, key: Key) -> str | None:
+        return self.status(key).get("phase")
+
+    def children(self, kind: str) -> list[Body]:
+        """Return the objects of a kind that are not being deleted, oldest name first."""
+        alive = [body for body in self.server.of_kind(kind) if "deletionTimestamp" not in body["metadata"]]
+        return sorted(alive, key=lambda body: str(body["metadata"]["name"]))
+
+    @property
+    def writes(self) -> int:
+        return len(self.operator.cluster.writes)
+
+
+@asynccontextmanager
+async def simulation(die_after: int | None = None) -> AsyncIterator[Simulation]:
+    """Run a simulation; at its end no status may have been refused and no worker have met a bug."""
+    bugs = _Errors()
+    logging.getLogger("panosc_operator").addHandler(bugs)
+    sim = Simulation()
+    sim.operator = Operator(sim.server, die_after)
+    await sim.operator.start()
+    try:
+        yield sim
+    finally:
+        await sim.operator.stop()
+        logging.getLogger("panosc_operator").removeHandler(bugs)
+    assert sim.server.refused_statuses == []
+    assert bugs.messages == []
+
+
+def simulated(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test in virtual time, with a simulation as its first argument."""
+
+    async def scene(**parameters: Any) -> None:
+        async with simulation() as sim:
+            await test(sim, **parameters)
+
+    def wrapper(**parameters: Any) -> None:
+        virtual_time.play(scene(**parameters))
+
+    signature = inspect.signature(test)
+    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=list(signature.parameters.values())[1:], return_annotation=None
+    )
+    wrapper.__name__, wrapper.__doc__, wrapper.__module__ = test.__name__, test.__doc__, test.__module__
+    return wrapper
+
+
+class _Errors(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
+
+
+def complete_words(**fields: Any) -> str:
+    """Return what a driver says at the end of its work."""
+    words = {
+        "outcome": "Complete",
+        "reason": "Complete",
+        "message": "Ratios of 2 runs.",
+        "summary": {"ratio": {"value": 0.0123, "uncertainty": 0.0004}},
+        "progress": {"total": 4, "done": 4, "failed": 0},
+        "timing": {"read": 1.5, "compute": 2.0, "write": 0.25},
+        "results": [{"name": "result.json", "path": "/gpfs/result.json", "bytes": 812, "sha256": "ab" * 32}],
+        "provenance": {"workers": ["worker-0", "worker-1"]},
+        "manifest": {"path": "/gpfs/manifest.json", "sha256": "12" * 32},
+    }
+    return json.dumps(words | fields)
+
+
+def refusal(code: int = 403, message: str = "exceeded quota: pods=3") -> ApiError:
+    return ApiError(code, message)
