@@ -103,11 +103,18 @@ def decide(snapshot: JobSnapshot, context: Context, now: datetime) -> Decision:
     if before.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
         return _finished(snapshot, before)
     said = ConditionSet(before.conditions, job.generation, now)
+    driver = snapshot.driver_job()
+    pod = snapshot.driver_pod(driver.run) if driver else None
+    end = _end(driver, pod) if driver else None
     try:
         plan = _resolve(snapshot)
     except Problem as problem:
-        return _refused(problem, snapshot, before, said)
-    return _running(plan, snapshot, before, said, context, now)
+        if driver is None or end is None:
+            return _refused(problem, snapshot, before, said)
+        return _end_job(end, before.output_path, driver, snapshot, before, said, now)
+    if driver is not None and end is not None:
+        return _end_job(end, before.output_path or plan.output, driver, snapshot, before, said, now)
+    return _running(plan, snapshot, driver, pod, before, said, context, now)
 
 
 # --- resolving --------------------------------------------------------------------------------------------------------
@@ -199,24 +206,22 @@ def _refused(problem: Problem, snapshot: JobSnapshot, before: AnalysisJobStatus,
 def _running(
     plan: _Plan,
     snapshot: JobSnapshot,
+    driver: SeenJob | None,
+    pod: SeenPod | None,
     before: AnalysisJobStatus,
     said: ConditionSet,
     context: Context,
     now: datetime,
 ) -> Decision:
-    job, driver = snapshot.job, snapshot.driver_job()
+    job = snapshot.job
     run = max(before.run or 0, driver.run if driver else 0)
-    pod = snapshot.driver_pod(run) if driver else None
-    end = _end(driver, pod) if driver else None
-    if end is not None:
-        return _end_job(end, plan, snapshot, before, said, run, now)
-    if driver is None or (driver.complete and not driver.deleting):
+    if driver is None or (driver.complete and pod is None and not driver.deleting):
         # Never started, vanished, or done with its pod gone unread: a new driver finds what was committed.
         run, driver, pod = run + 1, None, None
 
     input_ready = pod is not None and (pod.ready or (before.run == run and holds(before.conditions, "InputReady")))
     children = _children(plan, job, run, context, with_workers=input_ready)
-    status = _status(plan, snapshot, pod, run, before, said, now, input_ready=input_ready)
+    status = _status(plan, snapshot, driver, pod, before, said, now, input_ready=input_ready)
     cluster = snapshot.dask_cluster(run)
     return Decision(
         status=status,
@@ -324,55 +329,59 @@ def duration(text: str) -> timedelta:
 class _End:
     reason: str
     message: str
-    words: LastWords | None
+    words: LastWords | None = None
+    complete: bool = False
     input_fault: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return self.words is not None and self.words.complete
 
 
 def _end(driver: SeenJob, pod: SeenPod | None) -> _End | None:
     """Return how the driver Job ended; ``None`` while it may still come to something."""
-    if pod is not None:
-        state = pod.containers.get(CONTAINER, ContainerState())
-        words = parse_last_words(state.ended_message)
-        if words is not None and words.complete and state.exit_code == 0:
-            return _End("Complete", words.message, words)
-        problem = pods.data_check_failure(pod)
-        if problem is not None:
-            return _End(problem.reason, problem.message, None, input_fault=True)
-        if state.exit_code == BAD_INPUT_EXIT and words is not None:
-            return _End(words.reason, words.message, words, input_fault=True)
-        if driver.failed_reason is not None:
-            if words is not None:
-                return _End(words.reason, words.message, words)
-            told = state.ended_message or driver.failed_message
-            return _End(driver.failed_reason, f"The driver ended without a word: {told}", None)
-    elif driver.failed_reason is not None:
-        return _End(driver.failed_reason, driver.failed_message, None)
-    return None
+    if pod is None:
+        if driver.failed_reason is None:
+            return None
+        return _End(driver.failed_reason or "Failed", driver.failed_message)
+    state = pod.containers.get(CONTAINER, ContainerState())
+    words = parse_last_words(state.ended_message)
+    if words is not None and words.complete:
+        if state.exit_code == 0:
+            return _End("Complete", words.message, words, complete=True)
+        words = None  # The exit code says otherwise.
+    problem = pods.data_check_failure(pod)
+    if problem is not None:
+        return _End(problem.reason, problem.message, input_fault=True)
+    if state.exit_code == BAD_INPUT_EXIT and words is not None:
+        return _End(words.reason, words.message, words, input_fault=True)
+    if not pod.ended or not (driver.complete or driver.failed_reason is not None):
+        # The Job's end may be seen before that of its pod, which says why.
+        return None
+    if words is not None:
+        return _End(words.reason, words.message, words)
+    told = state.ended_message or driver.failed_message
+    return _End(driver.failed_reason or "NoReport", f"The driver ended without a report: {told}")
 
 
 def _end_job(
     end: _End,
-    plan: _Plan,
+    output: str | None,
+    driver: SeenJob,
     snapshot: JobSnapshot,
     before: AnalysisJobStatus,
     said: ConditionSet,
-    run: int,
     now: datetime,
 ) -> Decision:
     said.set("Admitted", "True", "Admitted")
-    said.set(
-        "InputReady", "False" if end.input_fault else "True", end.reason if end.input_fault else "Checked",
-        end.message if end.input_fault else "",
-    )  # fmt: skip
+    checked = said.previous("InputReady")
+    if end.input_fault:
+        said.set("InputReady", "False", end.reason, end.message)
+    elif end.complete or (checked is not None and checked.status == "True"):
+        said.set("InputReady", "True", "Checked")
+    else:
+        said.set("InputReady", "Unknown", "NotChecked", "The driver ended before it had checked the input.")
     said.set("ClusterReady", "False", "Released", "The job has ended; its workers are released.")
     said.set("Progressing", "False", "Ended")
     if end.complete:
-        said.set("OutputCommitted", "True", "Committed", f"The results are in {plan.output}.")
-        said.set("Complete", "True", "Complete", f"The results are in {plan.output}.")
+        said.set("OutputCommitted", "True", "Committed", f"The results are in {output}.")
+        said.set("Complete", "True", "Complete", f"The results are in {output}.")
     else:
         said.set("OutputCommitted", "False", end.reason, "Nothing was committed.")
         said.set("Complete", "False", end.reason, end.message)
@@ -382,10 +391,10 @@ def _end_job(
         phase=JobPhase.SUCCEEDED if end.complete else JobPhase.FAILED,
         conditions=said.collect(),
         observed_generation=snapshot.job.generation,
-        run=run,
-        started_at=before.started_at,
+        run=driver.run,
+        started_at=before.started_at or driver.created,
         finished_at=now,
-        output_path=plan.output if end.complete else None,
+        output_path=output if end.complete else None,
         progress=words.progress if words and words.progress else before.progress,
         workers=WorkersStatus(selector=before.workers.selector if before.workers else None),
         summary=words.summary or None if words else None,
@@ -393,7 +402,7 @@ def _end_job(
         timing=words.timing if words else None,
         provenance=_provenance(words) if words and end.complete else None,
     )
-    return Decision(status=status, children=_kept(snapshot, run, removed=end.input_fault))
+    return Decision(status=status, children=_kept(snapshot, driver.run, removed=end.input_fault))
 
 
 def _provenance(words: LastWords) -> Provenance:
@@ -423,15 +432,16 @@ def _kept(snapshot: JobSnapshot, run: int, *, removed: bool) -> tuple[Child, ...
 def _status(
     plan: _Plan,
     snapshot: JobSnapshot,
+    driver: SeenJob | None,
     pod: SeenPod | None,
-    run: int,
     before: AnalysisJobStatus,
     said: ConditionSet,
     now: datetime,
     *,
     input_ready: bool,
 ) -> AnalysisJobStatus:
-    job = snapshot.job
+    """Return the status. A run counts once its driver is there: a refused one that is tried again is no other run."""
+    job, run = snapshot.job, driver.run if driver else before.run or 0
     workers = sum(p.ready and not p.deleting for p in snapshot.dask_pods(run, "worker"))
     desired = plan.spec.workers.maximum if input_ready else 0
     enough = _say_conditions(plan, snapshot, pod, run, workers, said, now, input_ready=input_ready)
@@ -440,8 +450,9 @@ def _status(
         phase=JobPhase.RUNNING if enough else JobPhase.STARTING,
         conditions=said.collect(),
         observed_generation=job.generation,
-        run=run,
-        started_at=before.started_at or now.replace(microsecond=0),
+        run=driver.run if driver else before.run,
+        started_at=before.started_at or (driver.created if driver else None),
+        output_path=plan.output,
         progress=progress,
         workers=WorkersStatus(
             desired=desired,
@@ -503,6 +514,8 @@ def _driver_waits(snapshot: JobSnapshot, pod: SeenPod | None) -> Problem:
 
 def _cluster_waits(plan: _Plan, snapshot: JobSnapshot, run: int, workers: int, now: datetime) -> Problem | None:
     cluster, schedulers = snapshot.dask_cluster(run), snapshot.dask_pods(run, "scheduler")
+    if cluster is None and snapshot.rejection is not None:
+        return Problem("Rejected", snapshot.rejection.message)
     if cluster is not None and not schedulers and now >= cluster.created + _SILENCE:
         return Problem(
             "DaskOperatorSilent",
