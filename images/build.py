@@ -161,7 +161,7 @@ def build(image: Image, contents: Mapping[str, str], *, refresh: bool) -> str:
     parts["below"] = contents[image.parent].encode() if image.parent else base_identity(rootfs)
     parts["requirements.txt"] = lock.encode()
     if lock:
-        parts["install.py"] = (ROOT / "images/install.py").read_bytes()
+        parts |= installer_files()
     parts |= {f"distribution/{name}": data for name, data in sources.items()}
     content = content_hash(parts)
     if label(reference(image.name)) == content:
@@ -336,10 +336,20 @@ def staged(image: Image, rootfs: Path | None, lock: str, sources: Mapping[str, b
             for wheel in wheels(lock):
                 os.link(wheel, mount / "wheels" / wheel.name)
             shutil.copy(uv()[0], mount / "uv")
-            shutil.copy(ROOT / "images/install.py", mount / "install.py")
+            shutil.copy(ROOT / "images/install.py", mount / installer())
         if sources:
             build_wheel(sources, mount / content_hash(sources))
         yield Path(temporary)
+
+
+def installer() -> str:
+    """Return the name that install.py has during a build: another one whenever it changes."""
+    return f"install-{content_hash(installer_files())}.py"
+
+
+def installer_files() -> dict[str, bytes]:
+    """Return what installs packages in an image."""
+    return {"install.py": (ROOT / "images/install.py").read_bytes()}
 
 
 def rootfs_tar(rootfs: Path | None, target: Path) -> None:
@@ -357,7 +367,7 @@ def run_buildah(image: Image, stage: Path, content: str, distribution: str) -> N
     command = ["buildah", "build", *BUILD_FLAGS, f"--label={LABEL}={content}", f"--tag={tag}"]
     if image.parent:
         command += [f"--build-arg=BASE={reference(image.parent)}", "--pull-never"]
-        command.append(f"--volume={stage / 'mnt'}:/mnt:ro")
+        command += [f"--volume={stage / 'mnt'}:/mnt:ro", f"--build-arg=INSTALLER={installer()}"]
         if image.distribution:
             command.append(f"--build-arg=DISTRIBUTION={distribution}")
     elif base := os.environ.get("BASE_IMAGE"):
