@@ -145,13 +145,12 @@ def bootstrap_sums(columns: Vector, replicates: int, seed: int) -> Vector:
     trains = columns.shape[0]
     generator = np.random.default_rng(seed)
     sums = np.empty((replicates, columns.shape[1]))
-    chunk = max(1, 2_000_000 // trains)  # some 16 MB of drawn indices at a time
+    chunk = max(1, 250_000 // trains)  # some 2 MB of drawn indices at a time
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
         drawn = generator.integers(0, trains, (size, trains))
-        drawn += trains * np.arange(size)[:, np.newaxis]
-        times = np.bincount(drawn.ravel(), minlength=size * trains).reshape(size, trains)
-        sums[start : start + size] = times.astype(np.float64) @ columns
+        times = np.array([np.bincount(row, minlength=trains) for row in drawn], dtype=np.float64)
+        sums[start : start + size] = times @ columns
     return sums
 
 

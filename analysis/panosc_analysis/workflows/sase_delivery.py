@@ -119,7 +119,7 @@ class Parameters(BaseModel):
     bootstrap_replicates: int = Field(default=1000, ge=100, le=100_000, title="Bootstrap resamplings")
     seed: int = Field(default=0, ge=0, lt=2**32, title="Seed of the bootstrap")
     trains_per_partition: int = Field(
-        default=500,
+        default=1000,
         ge=1,
         le=1_000_000,
         title="Trains per Dask task",
