@@ -1,4 +1,4 @@
-"""Write what is generated from code: ``crds/`` and the catalogue of our workflows in ``manifests/catalogue``.
+"""Write what is generated from code: ``crds/``, the reference in ``docs/reference`` and the workflows' catalogue.
 
     python -m dev.generate [--check]
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,63 @@ def crds() -> dict[Path, str]:
     return {ROOT / "crds" / name: _HEADER + to_yaml(document) for name, document in documents.items()}
 
 
+def reference() -> dict[Path, str]:
+    """Return a page with a table of all fields for each kind."""
+    return {
+        ROOT / "docs" / "reference" / f"{definition['spec']['names']['singular']}.md": _reference_page(definition)
+        for definition in all_definitions().values()
+    }
+
+
+def _reference_page(definition: dict[str, Any]) -> str:
+    names, (version,) = definition["spec"]["names"], definition["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    lines = [
+        f"# {names['kind']}",
+        "",
+        schema["description"],
+        "",
+        f"`{definition['spec']['group']}/{version['name']}`, {definition['spec']['scope'].lower()}, "
+        f"short name `{names['shortNames'][0]}`. This page is generated from the CRD (`make generate`).",
+    ]
+    for part in ("spec", "status"):
+        if part in schema["properties"]:
+            lines += ["", f"## {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
+            lines += _rows(schema["properties"][part], part)
+            rules = list(_rules(schema["properties"][part], part))
+            if rules:
+                lines += ["", "Refused by the API server:", "", *rules]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(schema: dict[str, Any], path: str) -> Iterator[str]:
+    required = set(schema.get("required", ()))
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}"
+        kind, inner = _type(field)
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        mark = " (required)" if name in required else ""
+        text = field.get("description", "").replace("\n", " ").replace("|", "\\|")
+        yield f"| `{here}`{mark} | {kind} | {default} | {text} |"
+        yield from _rows(inner, here + ("[]" if field["type"] == "array" else ""))
+
+
+def _type(field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if field["type"] == "array":
+        kind, inner = _type(field["items"])
+        return f"list of {kind}", inner
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"]), {}
+    return str(field["type"]), field
+
+
+def _rules(schema: dict[str, Any], path: str) -> Iterator[str]:
+    for rule in schema.get("x-kubernetes-validations", ()):
+        yield f"- `{path}`: {rule['message']}"
+    for name, field in schema.get("properties", {}).items():
+        yield from _rules(field.get("items", field), f"{path}.{name}")
+
+
 def workflows() -> dict[Path, str]:
     """Return an AnalysisWorkflow for each workflow that ``panosc-analysis list`` has."""
     names = [line.split()[0] for line in _analysis("list").splitlines() if line.strip()]
@@ -83,7 +141,7 @@ def _analysis(*arguments: str) -> str:
 
 def generated() -> dict[Path, str]:
     """Return all generated files."""
-    return crds() | workflows()
+    return crds() | reference() | workflows()
 
 
 def stale(files: dict[Path, str]) -> list[Path]:

@@ -110,7 +110,7 @@ def custom_resource_definition(kind: KindDefinition) -> dict[str, Any]:
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
-                            "description": (kind.spec.__doc__ or "").strip(),
+                            "description": kind.description,
                             "required": ["spec"],
                             "properties": properties,
                         }

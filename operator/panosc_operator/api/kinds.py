@@ -21,16 +21,52 @@ class KindDefinition:
     plural: str
     short_name: str
     scope: Literal["Namespaced", "Cluster"]
+    description: str
     spec: type[Model]
     status: type[Model] | None = None
 
 
 SESSION = KindDefinition(
-    "AnalysisSession", "analysissessions", "asess", "Namespaced", AnalysisSessionSpec, AnalysisSessionStatus
+    "AnalysisSession",
+    "analysissessions",
+    "asess",
+    "Namespaced",
+    "One person's interactive work in the browser, with proposals at hand.",
+    AnalysisSessionSpec,
+    AnalysisSessionStatus,
 )
-JOB = KindDefinition("AnalysisJob", "analysisjobs", "ajob", "Namespaced", AnalysisJobSpec, AnalysisJobStatus)
-ENVIRONMENT = KindDefinition("AnalysisEnvironment", "analysisenvironments", "aenv", "Cluster", AnalysisEnvironmentSpec)
-WORKFLOW = KindDefinition("AnalysisWorkflow", "analysisworkflows", "awf", "Cluster", AnalysisWorkflowSpec)
-DATA_SOURCE = KindDefinition("DataSource", "datasources", "dsrc", "Cluster", DataSourceSpec)
+JOB = KindDefinition(
+    "AnalysisJob",
+    "analysisjobs",
+    "ajob",
+    "Namespaced",
+    "One run of a workflow over runs of a proposal, on Dask workers, with its results and its report.",
+    AnalysisJobSpec,
+    AnalysisJobStatus,
+)
+ENVIRONMENT = KindDefinition(
+    "AnalysisEnvironment",
+    "analysisenvironments",
+    "aenv",
+    "Cluster",
+    "An entry of the catalogue of images, and the sizes it comes in.",
+    AnalysisEnvironmentSpec,
+)
+WORKFLOW = KindDefinition(
+    "AnalysisWorkflow",
+    "analysisworkflows",
+    "awf",
+    "Cluster",
+    "An entry of the catalogue of workflows that jobs run.",
+    AnalysisWorkflowSpec,
+)
+DATA_SOURCE = KindDefinition(
+    "DataSource",
+    "datasources",
+    "dsrc",
+    "Cluster",
+    "A facility's storage and where a proposal is found in it.",
+    DataSourceSpec,
+)
 
 KINDS = (SESSION, JOB, ENVIRONMENT, WORKFLOW, DATA_SOURCE)
