@@ -26,6 +26,7 @@ from tests.unit.operator.builders import CONTEXT, Body, key_of
 from tests.unit.operator.fake_cluster import ApiServer, Crash, FakeCluster, is_watched
 
 _WORKERS = 3
+_LOGGERS = ("panosc_operator", "asyncio")
 Step = tuple[float, str, dict[str, Any]]
 """Seconds after the pod was made, the stage it comes to, and what is told of it."""
 
@@ -105,8 +106,8 @@ class Kubernetes:
             self._start_driver(body, 1)
         elif kind == "DaskCluster" and self.dask_operator_works:
             self._on_dask_cluster(body)
-        elif kind == "PersistentVolumeClaim" and first:
-            self._bind(body)
+        elif kind in ("PersistentVolume", "PersistentVolumeClaim") and first:
+            self._bind_claims()
 
     def _first_time(self, what: str, body: Body) -> bool:
         happened = (what, body["metadata"]["uid"])
@@ -179,15 +180,16 @@ class Kubernetes:
             if mine and key_of(body) not in pods:
                 self._server.delete(key_of(body))
 
-    def _bind(self, claim: Body) -> None:
-        """Bind a claim to the volume that its selector finds; a home's is provisioned."""
-        wanted = claim["spec"].get("selector", {}).get("matchLabels", {})
-        found = [
-            v for v in self._server.of_kind("PersistentVolume") if wanted.items() <= v["metadata"]["labels"].items()
-        ]
-        volume = found[0]["metadata"]["name"] if wanted else "provisioned"
-        self._server.set_status(key_of(claim), {"phase": "Bound"}, volumeName=volume)
-        self._server.set_status(Key("PersistentVolume", "", volume), {"phase": "Bound"})
+    def _bind_claims(self) -> None:
+        """Bind each claim to the volume that its selector finds, once that is there; a home's is provisioned."""
+        for claim in self._server.of_kind("PersistentVolumeClaim"):
+            wanted = claim["spec"].get("selector", {}).get("matchLabels", {})
+            volumes = {v["metadata"]["name"]: v["metadata"]["labels"] for v in self._server.of_kind("PersistentVolume")}
+            fitting = [name for name, labels in volumes.items() if wanted.items() <= labels.items()]
+            if "status" not in claim and (fitting or not wanted):
+                volume = fitting[0] if wanted else "provisioned"
+                self._server.set_status(key_of(claim), {"phase": "Bound"}, volumeName=volume)
+                self._server.set_status(Key("PersistentVolume", "", volume), {"phase": "Bound"})
 
     def _release(self, claim: Body) -> None:
         self._server.set_status(Key("PersistentVolume", "", claim["spec"]["volumeName"]), {"phase": "Released"})
@@ -247,7 +249,8 @@ class Simulation:
 async def simulation(die_after: int | None = None) -> AsyncIterator[Simulation]:
     """Run a simulation; at its end no status may have been refused and no worker have met a bug."""
     bugs = _Errors()
-    logging.getLogger("panosc_operator").addHandler(bugs)
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(bugs)
     sim = Simulation()
     sim.operator = Operator(sim.server, die_after)
     await sim.operator.start()
@@ -255,7 +258,8 @@ async def simulation(die_after: int | None = None) -> AsyncIterator[Simulation]:
         yield sim
     finally:
         await sim.operator.stop()
-        logging.getLogger("panosc_operator").removeHandler(bugs)
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(bugs)
     assert sim.server.refused_statuses == []
     assert bugs.messages == []
 

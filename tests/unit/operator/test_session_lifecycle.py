@@ -290,7 +290,7 @@ async def test_a_released_volume_is_deleted_and_made_again(sim: Simulation) -> N
     sim.server.delete(builders.key_of(claim))
     await sim.until(lambda: sim.server.objects[volume]["status"]["phase"] == "Released")
     await make_ready(sim)
-    await sim.until(lambda: sim.server.objects[volume]["status"] == {"phase": "Bound"})
+    await sim.until(lambda: sim.server.objects[volume].get("status") == {"phase": "Bound"})
     assert sim.server.objects[volume]["metadata"]["uid"] != old
     assert builders.key_of(claim) in sim.server.objects
 
