@@ -46,7 +46,11 @@ def create(name: str, addresses: Addresses) -> None:
         f"route add {addresses.services} via {addresses.node} dev {host}",
     ):
         run("ip", *command.split())
-    run("nsenter", f"--net={namespace(name)}", "sysctl", "--quiet", "--write", "net.ipv4.ip_forward=1")
+    settings = (
+        "net.ipv4.ip_forward=1",
+        "net.ipv4.icmp_ratelimit=0",  # a pod that calls the outside is told at once that there is no way
+    )
+    run("nsenter", f"--net={namespace(name)}", "sysctl", "--quiet", "--write", *settings)
 
 
 def complete(name: str, addresses: Addresses) -> bool:

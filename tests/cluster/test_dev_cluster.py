@@ -135,18 +135,19 @@ def test_pod_writes_to_its_volume_of_the_default_storage_class(probe: str) -> No
 def test_pod_resolves_and_reaches_services(probe: str) -> None:
     address = probe.removeprefix("http://")
     assert report(probe, resolve="probe.probe.svc.cluster.local")["Addresses"] == [address]
-    assert report(probe, resolve="probe")["Addresses"] == [address]
+    assert report(probe, resolve="probe.probe")["Addresses"] == [address]
     assert report(probe)["Fetched"] == "hello"
     api = report(probe, fetch="http://kubernetes.default:443/")["Fetched"]
     assert "HTTP request to an HTTPS server" in api
 
 
 def test_pod_has_no_way_out(probe: str) -> None:
-    began = time.monotonic()
-    told = report(probe, resolve="www.example.org", fetch="http://192.0.2.1/")
-    assert "no such host" in told["Addresses"][0]
-    assert "unreachable" in told["Fetched"]
-    assert time.monotonic() - began < 5
+    for _ in range(8):  # the kernel limits how often it says so
+        began = time.monotonic()
+        told = report(probe, resolve="www.example.org", fetch="http://192.0.2.1/")
+        assert "no such host" in told["Addresses"][0]
+        assert "unreachable" in told["Fetched"]
+        assert time.monotonic() - began < 3
 
 
 def test_host_reaches_the_pod_itself(probe: str) -> None:
