@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,7 @@ class ApiServer:
         self.objects: dict[Key, Body] = {}
         self.refused_statuses: list[str] = []
         self._version = 0
+        self._made: Counter[Key] = Counter()
         self._watchers: dict[Watcher, deque[tuple[str, Body]]] = {}
 
     # --- reading
@@ -75,7 +76,7 @@ class ApiServer:
         self._version += 1
         if key_of(stored) not in self.objects:
             metadata |= {
-                "uid": str(uuid.uuid4()),
+                "uid": self._new_uid(key_of(stored)),
                 "creationTimestamp": rfc3339(virtual_time.now()),
                 "generation": 1,
             }
@@ -83,6 +84,11 @@ class ApiServer:
         self.objects[key_of(stored)] = stored
         self._tell("MODIFIED", stored)
         return copy.deepcopy(stored)
+
+    def _new_uid(self, key: Key) -> str:
+        """Return a uid that tells how often there was an object of this name: the same in each simulation."""
+        self._made[key] += 1
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{key} {self._made[key]}"))
 
     def edit(self, key: Key, **spec: Any) -> None:
         """Change fields of a spec, as a user does."""

@@ -33,6 +33,11 @@ Step = tuple[float, str, dict[str, Any]]
 READY: list[Step] = [(0.3, "scheduled", {}), (0.7, "checking", {}), (1.1, "starting", {}), (2.4, "ready", {})]
 
 
+def until_end(seconds: float, stage: str, **told: Any) -> list[Step]:
+    """Return the steps of a pod that gets ready and then ends."""
+    return [*READY, (seconds, stage, told)]
+
+
 class Operator:
     """One process of the operator."""
 
@@ -79,8 +84,8 @@ class Kubernetes:
     """
 
     def __init__(self, server: ApiServer) -> None:
-        self.script: Callable[[Body], list[Step]]
-        """What becomes of a new pod."""
+        self.steps: dict[str, list[Step]] = {}
+        """What becomes of a new pod, by the part it plays: session, driver, scheduler or worker."""
         self.dask_operator_works = True
         self._server = server
         self.every_pod(READY)
@@ -89,7 +94,7 @@ class Kubernetes:
 
     def every_pod(self, steps: list[Step]) -> None:
         """Let the same happen to every new pod."""
-        self.script = lambda _: steps
+        self.steps = dict.fromkeys(("session", "driver", "scheduler", "worker"), steps)
 
     def _on_event(self, event: str, body: Body) -> None:
         kind, key = body["kind"], key_of(body)
@@ -121,7 +126,8 @@ class Kubernetes:
             if self._first_time("deleted", pod):
                 loop.call_later(0.5, self._end, pod)
         elif first:
-            for seconds, stage, told in self.script(pod):
+            part = pod["metadata"]["labels"].get("dask.org/component", pod["spec"]["containers"][0]["name"])
+            for seconds, stage, told in self.steps[part]:
                 loop.call_later(seconds, self.move, key, stage, told, pod["metadata"]["uid"])
         elif (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             self._count_try(pod)
@@ -179,6 +185,12 @@ class Kubernetes:
             mine = body["metadata"]["ownerReferences"][0]["uid"] == cluster["metadata"]["uid"]
             if mine and key_of(body) not in pods:
                 self._server.delete(key_of(body))
+
+    def wake_dask_operator(self) -> None:
+        """Let the dask-kubernetes operator work, and act on what it has missed."""
+        self.dask_operator_works = True
+        for cluster in self._server.of_kind("DaskCluster"):
+            self._on_dask_cluster(cluster)
 
     def _bind_claims(self) -> None:
         """Bind each claim to the volume that its selector finds, once that is there; a home's is provisioned."""
