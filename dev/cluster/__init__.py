@@ -20,6 +20,7 @@ __all__ = [
     "Addresses",
     "ClusterError",
     "addresses",
+    "build",
     "down",
     "external",
     "kubeconfig",
@@ -29,6 +30,14 @@ __all__ = [
 ]
 
 DEFAULT_NAME = "panosc"
+
+
+def build() -> None:
+    """Build the programs of a cluster, unless they are there, and start nothing."""
+    if not external():
+        require_root()
+        for tool in (binaries.KUBERNETES, *NODE_TOOLS):
+            tool.build()
 
 
 def up(name: str = DEFAULT_NAME, control_plane_only: bool = False) -> Path:

@@ -21,6 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--name", default=cluster.DEFAULT_NAME, help="name of the cluster (%(default)s)")
         return command
 
+    add("build", "build its programs, which `up` would do too, and start nothing")
     up = add("up", "build and start what is missing")
     up.add_argument("--control-plane-only", action="store_true", help="no node: no pod will run")
     down = add("down", "stop it; `up` restarts it in seconds")
@@ -37,6 +38,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         match arguments.command:
+            case "build":
+                cluster.build()
             case "up":
                 print(cluster.up(arguments.name, arguments.control_plane_only))
             case "down":

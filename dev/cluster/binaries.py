@@ -136,8 +136,13 @@ def _go_command() -> str:
 
 
 def _go(*arguments: str, source: Path, log: Path, doing: str, packages: int = 0) -> str:
-    """Run the go command with its messages in `log`, showing every 10 s how far it is; return its output."""
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+    """Run the go command with its messages in `log`, showing every 5 s how far it is; return its output."""
+    environment = os.environ | {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
     began = time.monotonic()
     with log.open("a") as messages, (log.with_suffix(".out")).open("w+") as output:
         at = messages.tell()
@@ -146,7 +151,7 @@ def _go(*arguments: str, source: Path, log: Path, doing: str, packages: int = 0)
         )
         while True:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=5)
                 break
             except subprocess.TimeoutExpired:
                 lines = log.read_text()[at:].splitlines()
@@ -184,6 +189,7 @@ def install(*programs: str) -> None:
         "install",
         "--yes",
         "--no-install-recommends",
+        "--option=DPkg::Lock::Timeout=300",
     )
     with locked(CACHE / "install.lock", "another installation runs: waiting for it"):
         try:

@@ -162,7 +162,8 @@ class Cluster:
             say(f"cluster {self.name} runs already")
             return
         self._make_programs(control_plane_only)
-        require_space(STATE, _SPACE[control_plane_only], f"cluster {self.name}")
+        if not self.configuration.kubeconfig.exists():
+            require_space(STATE, _SPACE[control_plane_only], f"cluster {self.name}")
         self._prepare()
         if not control_plane_only:
             save_sysctls(_SYSCTLS)
