@@ -36,8 +36,7 @@ def build() -> None:
     """Build the programs of a cluster, unless they are there, and start nothing."""
     if not external():
         require_root()
-        for tool in (binaries.KUBERNETES, *NODE_TOOLS):
-            tool.build()
+        binaries.make(control_plane_only=False)
 
 
 def up(name: str = DEFAULT_NAME, control_plane_only: bool = False) -> Path:

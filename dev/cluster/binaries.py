@@ -212,3 +212,12 @@ KUBERNETES = Tool(
 COREDNS = Tool("coredns", space=2_000_000_000)
 PROVISIONER = Tool("local-path-provisioner", space=1_000_000_000, package="github.com/rancher/local-path-provisioner")
 NODE_IMAGE = Tool("node-image", space=200_000_000)
+
+
+def make(control_plane_only: bool) -> None:
+    """Build or install the programs of a cluster that are missing."""
+    KUBERNETES.build()
+    if not control_plane_only:
+        install(*NODE_PROGRAMS)
+        for tool in (COREDNS, PROVISIONER, NODE_IMAGE):
+            tool.build()

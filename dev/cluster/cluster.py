@@ -161,7 +161,7 @@ class Cluster:
         if self.runs(control_plane_only):
             say(f"cluster {self.name} runs already")
             return
-        self._make_programs(control_plane_only)
+        binaries.make(control_plane_only)
         if not self.configuration.kubeconfig.exists():
             require_space(STATE, _SPACE[control_plane_only], f"cluster {self.name}")
         self._prepare()
@@ -177,13 +177,6 @@ class Cluster:
             self._up_node()
         self._wait("kube-controller-manager", self._default_account, 60, interval=0.3)
         say(f"cluster {self.name} ready")
-
-    def _make_programs(self, control_plane_only: bool) -> None:
-        binaries.KUBERNETES.build()
-        if not control_plane_only:
-            binaries.install(*binaries.NODE_PROGRAMS)
-            for tool in (binaries.COREDNS, binaries.PROVISIONER, binaries.NODE_IMAGE):
-                tool.build()
 
     def _prepare(self) -> None:
         """Make the folders, files, network and control group."""
