@@ -8,7 +8,6 @@ or die after their n-th write.
 from __future__ import annotations
 
 import asyncio
-import copy
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from panosc_operator.reconcile.ports import ApiError
 from panosc_operator.reconcile.resources import RESOURCES
 
 from tests.unit.operator import virtual_time
-from tests.unit.operator.builders import Body, key_of, rfc3339
+from tests.unit.operator.builders import Body, copied, key_of, rfc3339
 from tests.unit.operator.schemas import violations
 
 CUSTOM = {definition.kind for definition in KINDS}
@@ -55,10 +54,10 @@ class ApiServer:
     # --- reading
 
     def body(self, key: Key) -> Body:
-        return copy.deepcopy(self.objects[key])
+        return copied(self.objects[key])
 
     def of_kind(self, kind: str) -> list[Body]:
-        return [copy.deepcopy(body) for key, body in self.objects.items() if key.kind == kind]
+        return [copied(body) for key, body in self.objects.items() if key.kind == kind]
 
     def watch(self, watcher: Watcher) -> None:
         """Tell of every change from now on, in order and somewhat late."""
@@ -71,7 +70,7 @@ class ApiServer:
 
     def put(self, body: Mapping[str, Any]) -> Body:
         """Store a new object, or the next version of one."""
-        stored = copy.deepcopy(dict(body))
+        stored = copied(body)
         metadata = stored["metadata"]
         self._version += 1
         if key_of(stored) not in self.objects:
@@ -83,7 +82,7 @@ class ApiServer:
         metadata["resourceVersion"] = str(self._version)
         self.objects[key_of(stored)] = stored
         self._tell("MODIFIED", stored)
-        return copy.deepcopy(stored)
+        return copied(stored)
 
     def _new_uid(self, key: Key) -> str:
         """Return a uid that tells how often there was an object of this name: the same in each simulation."""
@@ -131,7 +130,7 @@ class ApiServer:
 
     def _tell(self, event: str, body: Body) -> None:
         for watcher, waiting in self._watchers.items():
-            waiting.append((event, copy.deepcopy(body)))
+            waiting.append((event, copied(body)))
             asyncio.get_running_loop().call_later(WATCH_LAG_SECONDS, self._deliver, watcher)
 
     def _deliver(self, watcher: Watcher) -> None:
@@ -194,7 +193,7 @@ class FakeCluster:
         if wrong:
             self.server.refused_statuses += wrong
             raise ApiError(422, "; ".join(wrong))
-        body = self.server.put(self.server.body(parent.key) | {"status": copy.deepcopy(dict(status))})
+        body = self.server.put(self.server.body(parent.key) | {"status": copied(status)})
         self._after(write)
         return project(body)
 
@@ -253,7 +252,7 @@ def is_watched(body: Mapping[str, Any]) -> bool:
 
 def _as_stored(manifest: Mapping[str, Any]) -> Body:
     """Return a manifest as it is stored: a Secret's ``stringData`` goes into ``data``."""
-    body: Body = copy.deepcopy(dict(manifest))
+    body: Body = copied(manifest)
     if "stringData" in body:
         body["data"] = body.pop("stringData")
     return body

@@ -287,10 +287,8 @@ async def test_a_job_waits_for_its_smallest_number_of_workers(sim: Simulation) -
     sim.kubernetes.steps["worker"] = [(0.3, "unschedulable", {})]
     sim.server.put(builders.job(workers={"minimum": 2, "maximum": 2}))
     await sim.until(lambda: sim.condition(RATIO, "ClusterReady").get("reason") == "Unschedulable")
-    first, second = (
-        pod for pod in sim.children("Pod") if pod["metadata"]["labels"].get("dask.org/component") == "worker"
-    )
-    sim.kubernetes.move(builders.key_of(first), "ready")
+    first, second = (builders.key_of(pod) for pod in sim.children("Pod") if "-worker-" in pod["metadata"]["name"])
+    sim.kubernetes.move(first, "ready")
     await sim.until(lambda: sim.status(RATIO)["workers"]["ready"] == 1)
     assert sim.phase(RATIO) == "Starting"
     sim.kubernetes.move(second, "ready")
