@@ -35,30 +35,25 @@ def used_slots(energy: Floats) -> NDArray[np.intp]:
     return used
 
 
-def fill_mask(energy: Floats, used: Ints, bunches: int | None = None) -> Bools:
+def fill_mask(energy: Floats, used: Ints) -> Bools:
     """Tell fills from pulses whose energy happens to be exactly 1.0.
 
-    A fill is 1.0 behind the train's last pulse: behind its last used slot or, where the number of
-    bunches is known, behind that. A pulse of exactly 1.0 inside the train is kept.
+    A fill is 1.0 behind the train's last pulse; a pulse of exactly 1.0 before it is kept. Slots behind the last pulse
+    that hold something else have measured the signal without beam.
 
     Parameters
     ----------
     energy
         Pulse energies, shape (trains, slots), slot 0 first.
     used
-        What `used_slots` found for the whole trains, shape (trains,).
-    bunches
-        Number of bunches per train, if known.
+        Slots of each train up to its last pulse, shape (trains,): from `used_slots`, of the slots that can hold a bunch
+        where their number is known.
 
     Returns
     -------
     Shape (trains, slots), True where the slot holds no measurement.
     """
-    slot = np.arange(energy.shape[1])
-    behind: Bools = slot >= used[:, np.newaxis]
-    if bunches is not None:
-        behind |= slot >= bunches
-    fills: Bools = behind & (energy == FILL)
+    fills: Bools = (np.arange(energy.shape[1]) >= used[:, np.newaxis]) & (energy == FILL)
     return fills
 
 

@@ -360,10 +360,10 @@ def reduce_trains(
     repeated = energy.shape[0] - first.size
     if repeated:
         energy = energy[first]
-    used = xgm.used_slots(energy)
-    width = max(int(used.max(initial=0)), slots)  # all that is behind is fill
+    used = xgm.used_slots(energy[:, :bunches])
+    width = max(int(xgm.used_slots(energy).max(initial=0)), slots)  # all that is behind is fill
     all_slots, energy = energy.shape[1], energy[:, :width]
-    valid = np.isfinite(energy) & ~xgm.fill_mask(energy, used, bunches)
+    valid = np.isfinite(energy) & ~xgm.fill_mask(energy, used)
     dark = slice(width if bunches is None else bunches, None)
     dark_moments = xgm.moments(energy[:, dark], valid[:, dark])
     slot_count, slot_sum = np.zeros((1, all_slots), np.int64), np.zeros((1, all_slots))
@@ -407,7 +407,7 @@ class Trains:
         return self.energy if self.pedestal is None else self.energy - self.pedestal.per_train[:, np.newaxis]
 
 
-def merge(beamline: Beamline, outputs: Sequence[Arrays], bunches: int | None) -> Trains:
+def merge(beamline: Beamline, outputs: Sequence[Arrays]) -> Trains:
     """Put the outputs of all partitions of one beamline together, in order of train id."""
     prefix = f"{beamline.name}/"
     mine = [
@@ -419,7 +419,7 @@ def merge(beamline: Beamline, outputs: Sequence[Arrays], bunches: int | None) ->
     order = np.argsort(rows["train_id"], kind="stable")
     energy = rows["energy"][order]
     dark = xgm.Moments(rows["dark_count"][order], rows["dark_sum"][order], rows["dark_square"][order])
-    fills = xgm.fill_mask(energy, rows["used"][order], bunches)
+    fills = xgm.fill_mask(energy, rows["used"][order])
     # Sums of doubles depend on their order, so they are added in an order that the partitions do not change.
     count, total = rows["slot_count"].sum(axis=0), np.sort(rows["slot_sum"], axis=0).sum(axis=0)
     return Trains(
@@ -731,12 +731,14 @@ def _positive_sides(ratio: dict[str, Any]) -> tuple[float | None, float | None]:
 def compare(
     names: tuple[str, str],
     ratios: tuple[float, float],
+    trains: int,
     replicates: tuple[NDArray[np.float64], NDArray[np.float64]],
     parameters: Parameters,
 ) -> dict[str, Any]:
     """R of one beamline over R of another, from the trains that both have.
 
-    The replicates come from the same drawn trains, so what a train does to both beamlines is in the combined error.
+    The replicates come from the same drawn trains, so what a train does to both beamlines is in the combined error. The
+    Fieller interval is the one to use where the second R is hardly more than noise.
     """
     from scipy.special import ndtr
 
@@ -744,12 +746,15 @@ def compare(
     difference, difference_error = first - second, float((of - to).std(ddof=1))
     relative = float(np.hypot(of.std(ddof=1) / first, to.std(ddof=1) / second))
     z = difference / difference_error
+    (var_of, covariance), (_, var_to) = np.cov(of, to).tolist()
+    fieller = statistics.Means(second, first, var_to, var_of, covariance, trains)
     return {
         "of": names[0],
         "to": names[1],
         "value": first / second,
         "standardError": float((of / to).std(ddof=1)),
         "interval": _interval(statistics.percentile_interval(of / to, parameters.confidence_level)),
+        "fieller": _interval(statistics.fieller_interval(fieller, parameters.confidence_level)),
         "independentStandardError": abs(first / second) * relative,
         "difference": _quantity(difference, difference_error),
         "equality": {"z": z, "pValue": float(2 * ndtr(-abs(z)))},
@@ -758,7 +763,7 @@ def compare(
 
 def finish(checked: Delivery, outputs: Sequence[Arrays], parameters: Parameters, folder: Path) -> Result:
     """Merge, compute all figures, and write the table of trains, `trains.h5`, into `folder`."""
-    merged = [merge(beamline, outputs, parameters.bunches) for beamline in checked.beamlines]
+    merged = [merge(beamline, outputs) for beamline in checked.beamlines]
     common = reduce(np.intersect1d, (trains.train_id for trains in merged))
     lines = [align(trains, common, parameters) for trains in merged]
     replicates = _replicates(lines, parameters)
@@ -767,6 +772,7 @@ def finish(checked: Delivery, outputs: Sequence[Arrays], parameters: Parameters,
         compare(
             (beamlines[i]["name"], beamlines[j]["name"]),
             (lines[i].means.ratio, lines[j].means.ratio),
+            common.size,
             (replicates[i], replicates[j]),
             parameters,
         )

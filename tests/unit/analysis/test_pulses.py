@@ -23,13 +23,15 @@ def test_a_pulse_of_exactly_one_inside_the_train_survives() -> None:
 
 def test_with_known_bunches_a_one_behind_them_is_a_fill_though_dark_slots_follow() -> None:
     energy = train(5, 6, 7, 1.0, 0.2, -0.1)
-    assert fill_mask(energy, used_slots(energy), bunches=3)[0].tolist() == [False] * 3 + [
-        True,
-        False,
-        False,
-        True,
-        True,
-    ]
+    used = used_slots(energy[:, :3])
+    assert fill_mask(energy, used)[0].nonzero()[0].tolist() == [3, 6, 7]
+
+
+def test_a_short_train_before_dark_slots_has_its_fills_found() -> None:
+    energy = train(5, 1.0, 1.0, 1.0, 0.2, -0.1)
+    used = used_slots(energy[:, :4])
+    assert used.tolist() == [1]
+    assert fill_mask(energy, used)[0].nonzero()[0].tolist() == [1, 2, 3, 6, 7]
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=20))

@@ -81,6 +81,8 @@ def test_the_comparison_of_the_beamlines(published: Result) -> None:
     (pair,) = published.results["comparisons"]
     assert abs(pair["value"] - 0.04108 / 0.00521) < 3 * pair["standardError"]
     assert pair["standardError"] == pytest.approx(pair["independentStandardError"], rel=0.1)  # nothing shared here
+    assert pair["fieller"]["low"] == pytest.approx(pair["interval"]["low"], rel=0.01)
+    assert pair["fieller"]["high"] == pytest.approx(pair["interval"]["high"], rel=0.01)
     assert pair["equality"]["pValue"] < 1e-100
     assert published.results["commonTrains"] == 6218
 
@@ -161,7 +163,7 @@ def test_alignment_is_by_train_id_not_by_position(write: Write, tmp_path: Path, 
 
 def test_pedestal_is_measured_and_subtracted(write: Write, analyse: Analyse) -> None:
     dark = {"pedestal": 15.0, "dark_slots": 50}
-    runs = write(dark, dark)
+    runs = write(dark | {"short_trains": {100: 12, 101: 5}}, dark)
     ignored, subtracted = lines(analyse(runs)), lines(analyse(runs, bunches=70))
     for line, better, truth, energy in zip(ignored, subtracted, (0.04108, 0.00521), (1850, 930), strict=True):
         error = line["ratioOfMeans"]["standardError"]
@@ -173,6 +175,7 @@ def test_pedestal_is_measured_and_subtracted(write: Write, analyse: Analyse) -> 
         assert better["pedestal"]["mean"] == pytest.approx(15, abs=4 * better["pedestal"]["standardError"])
         assert better["pedestal"]["slots"] == 50 * better["counts"]["rows"]
     assert subtracted[0]["pedestal"]["noise"] == pytest.approx(10.9, rel=0.05)
+    assert subtracted[0]["counts"]["fills"] == 8 + 15  # also where dark slots follow a short train
 
 
 def test_a_stated_baseline_uncertainty_enters_the_systematic_and_the_summary(
@@ -196,6 +199,7 @@ def test_a_signal_that_does_not_stand_out_becomes_a_limit(write: Write, analyse:
     assert result.summary["ratioSA3"].uncertainty is None
     assert "upper limit" in str(result.summary["ratioSA3"])
     assert "ratioSA1OverSA3" not in result.summary
+    assert result.results["comparisons"][0]["fieller"] == {"low": None, "high": None, "bounded": False}
     assert json.dumps(result.results, allow_nan=False)
 
 
