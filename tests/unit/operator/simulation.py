@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -208,20 +208,37 @@ class Kubernetes:
 
 
 class Simulation:
-    """A cluster with a catalogue and one operator."""
+    """A cluster with a catalogue and one operator.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    deaths
+        After how many writes each process of the operator dies, one after the other; the rest live.
+    """
+
+    def __init__(self, deaths: Iterable[int] = ()) -> None:
         self.server = ApiServer()
         self.kubernetes = Kubernetes(self.server)
         for body in builders.catalogue_bodies():
             self.server.put(body)
-        self.operator = Operator(self.server)
+        self._deaths = iter(deaths)
+        self.operator = self._next_operator()
 
-    async def restart(self, die_after: int | None = None) -> None:
+    def _next_operator(self) -> Operator:
+        return Operator(self.server, next(self._deaths, None))
+
+    async def restart(self) -> None:
         """End the operator's process and start another one, which knows nothing."""
         await self.operator.stop()
-        self.operator = Operator(self.server, die_after)
+        self.operator = self._next_operator()
         await self.operator.start()
+
+    async def revive(self) -> None:
+        """Start the operator anew, one second later, whenever it has died."""
+        while True:
+            await self.operator.cluster.crashed.wait()
+            await self.quiet(1.0)
+            await self.restart()
 
     async def until(self, holds: Callable[[], bool], seconds: float = 120.0) -> None:
         """Let time pass until something holds."""
@@ -258,20 +275,23 @@ class Simulation:
 
 
 @asynccontextmanager
-async def simulation(die_after: int | None = None) -> AsyncIterator[Simulation]:
+async def simulation(deaths: Iterable[int] = ()) -> AsyncIterator[Simulation]:
     """Run a simulation; at its end no status may have been refused and no worker have met a bug."""
     bugs = _Errors()
     for name in _LOGGERS:
         logging.getLogger(name).addHandler(bugs)
-    sim = Simulation()
-    sim.operator = Operator(sim.server, die_after)
+    sim = Simulation(deaths)
     await sim.operator.start()
+    reviving = asyncio.create_task(sim.revive())
     try:
         yield sim
     finally:
+        reviving.cancel()
+        (outcome,) = await asyncio.gather(reviving, return_exceptions=True)
         await sim.operator.stop()
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(bugs)
+    assert isinstance(outcome, asyncio.CancelledError), outcome
     assert sim.server.refused_statuses == []
     assert bugs.messages == []
 
