@@ -212,7 +212,11 @@ def _existing(job: Job) -> Commit | None:
         raise InputError("OutputExists", f"{job.output} exists and is not the output of a job: choose another output")
     if job.on_exists == "Overwrite":
         return None
-    raise InputError("OutputExists", f"{job.output} exists: choose another output or remove it")
+    raise InputError(
+        "OutputExists",
+        f"{job.output} exists: choose another output, remove it, or let an "
+        "AnalysisJob have output.onExists: Skip or Overwrite",
+    )
 
 
 def _key(job: Job, workflow: Workflow, checked: CheckedInput) -> dict[str, str]:
