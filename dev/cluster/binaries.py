@@ -42,6 +42,8 @@ class Tool:
         The main package.
     names
         Further names that the program answers to.
+    version
+        Variable of the program that tells its version, as ``VARIABLE=VALUE``.
     within
         Folder that the module's folder is in.
     """
@@ -50,6 +52,7 @@ class Tool:
     space: int
     package: str = "."
     names: tuple[str, ...] = ()
+    version: str = ""
     within: Path = SOURCES
 
     @property
@@ -60,7 +63,7 @@ class Tool:
     @property
     def flags(self) -> tuple[str, ...]:
         """Arguments of ``go build``: a static, stripped program that knows its version."""
-        version = f" -X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}" if self.names else ""
+        version = f" -X {self.version}" if self.version else ""
         return "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w{version}"
 
     @property
@@ -208,6 +211,7 @@ KUBERNETES = Tool(
         *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"),
         *("kubeadm", "kubectl"),
     ),
+    version=f"k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}",
 )
 COREDNS = Tool("coredns", space=2_000_000_000)
 PROVISIONER = Tool("local-path-provisioner", space=1_000_000_000, package="github.com/rancher/local-path-provisioner")

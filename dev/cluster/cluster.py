@@ -9,7 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,10 +166,10 @@ class Cluster:
             require_space(STATE, _SPACE[control_plane_only], f"cluster {self.name}")
         self._prepare()
         if not control_plane_only:
-            save_sysctls(_SYSCTLS)
-            self._start("etcd", "containerd", "kube-apiserver")
-        else:
-            self._start("etcd", "kube-apiserver")
+            with _shared_settings():
+                save_sysctls(_SYSCTLS)
+                self._start("containerd")
+        self._start("etcd", "kube-apiserver")
         self._wait("kube-apiserver", self._api_ready, 120)
         say(f"API server ready at {self.configuration.server}")
         self._start("kube-controller-manager")
@@ -282,12 +282,13 @@ class Cluster:
         self._end()
         network.remove(self.name, self.configuration.addresses)
         shutil.rmtree(self.configuration.runtime, ignore_errors=True)
-        if not any(Identity.read(file) for file in RUNTIME.glob("*/kubelet.pid")):
-            restore_sysctls(_SYSCTLS)
-            _DEVICE_PLUGINS.unlink(missing_ok=True)
-            for folder in _SHARED_FOLDERS:
-                with suppress(OSError):  # it is not there, or other programs use it
-                    folder.rmdir()
+        with _shared_settings():
+            if not any(Identity.read(file) for file in RUNTIME.glob("*/containerd.pid")):
+                restore_sysctls(_SYSCTLS)
+                _DEVICE_PLUGINS.unlink(missing_ok=True)
+                for folder in _SHARED_FOLDERS:
+                    with suppress(OSError):  # it is not there, or other programs use it
+                        folder.rmdir()
         if wipe:
             shutil.rmtree(self.configuration.state)
 
@@ -326,6 +327,11 @@ def working_on(name: str) -> Iterator[None]:
     Cluster.find(name)  # refuses what cannot be a name
     with locked(STATE / f".{name}.lock", f"another program works on cluster {name}: waiting for it"):
         yield
+
+
+def _shared_settings() -> AbstractContextManager[None]:
+    """Keep other clusters from changing what the nodes of this host share."""
+    return locked(STATE / ".shared.lock", "waiting for another cluster to start or stop")
 
 
 def _forget_last_boot() -> None:

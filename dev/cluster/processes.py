@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shi
 echo $$
 exec "$@" > "$log" 2>&1 < /dev/null
 """
+
+# Nothing of the user's: a proxy, say, would be asked for the way to the API server.
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 
 @dataclass(frozen=True)
@@ -168,13 +171,10 @@ class Service:
         Name of its log and pid files.
     command
         Program and arguments.
-    environment
-        Variables added to those of this process.
     """
 
     name: str
     command: Sequence[str | Path]
-    environment: Mapping[str, str] | None = None
 
     def start(self, net: Path, group: Group, log: Path) -> Identity:
         """Start it in a network namespace and a control group.
@@ -186,10 +186,7 @@ class Service:
         """
         command = ["nsenter", f"--net={net}", *map(str, self.command)]
         launcher = ["setsid", "--fork", "sh", "-c", _LAUNCH, "sh", str(log), *map(str, group.services), "--"]
-        environment = {**os.environ, **(self.environment or {})}
-        for name in ("KUBECONFIG", "NOTIFY_SOCKET"):
-            environment.pop(name, None)
-        launched = subprocess.run(launcher + command, capture_output=True, text=True, check=False, env=environment)
+        launched = subprocess.run(launcher + command, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
         identity = Identity.of(int(launched.stdout)) if launched.stdout.strip() else None
         if identity is None:
             raise ClusterError(f"{self.name} did not start: {last_line(launched.stderr)} (log: {log})")
