@@ -285,7 +285,7 @@ def test_fewer_workers_than_asked_for(
     environment: dict[str, str],
     drive: Callable[[object], tuple[int, dict[str, Any]]],
 ) -> None:
-    environment["PANOSC_WORKERS_TIMEOUT"] = "2"
+    environment["PANOSC_WORKERS_TIMEOUT"] = "1"
     with LocalCluster(n_workers=1, processes=False, protocol="tcp://", dashboard_address=None) as cluster:
         described["scheduler"] = cluster.scheduler_address
         code, message = drive(described)
