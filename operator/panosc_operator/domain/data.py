@@ -85,7 +85,7 @@ def _resolve_item(item: ProposalData, sources: Mapping[str, SeenCustom]) -> Iter
         area = source.area(name)
         if area is None:
             offered = ", ".join(area.name for area in source.areas)
-            raise Problem("UnknownArea", f"DataSource {item.source!r} has no area {name!r}; it has {offered}.")
+            raise Problem("UnknownArea", f"DataSource {item.source!r} has no area '{name}'; it has {offered}.")
         yield Mount(
             source=item.source,
             source_uid=seen.uid,
@@ -133,7 +133,7 @@ def run_folders(mounts: Iterable[Mount], proposal: str, area: AreaName, runs: st
     if mount is None or mount.area.run_folder is None:
         raise Problem(
             "NoRuns",
-            f"Proposal {proposal}: area {area!r} is not mounted, or its DataSource gives no runFolder.",
+            f"Proposal {proposal}: area '{area}' is not mounted, or its DataSource gives no runFolder.",
         )
     template, source = mount.area.run_folder, mount.source
     return [(number, f"{mount.path}/{_format(template, source, run=number)}") for number in run_numbers(runs)]

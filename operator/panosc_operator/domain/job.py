@@ -179,9 +179,9 @@ def _output(spec: AnalysisJobSpec, mounts: tuple[data.Mount, ...], job_name: str
     area, first = spec.output.area, spec.data[0]
     mount = next((m for m in mounts if m.proposal == first.proposal and m.area.name == area), None)
     if mount is None:
-        raise Problem("OutputNotMounted", f"The output goes to area {area!r}: add it to the areas of {first.proposal}.")
+        raise Problem("OutputNotMounted", f"The output goes to area '{area}': add it to the areas of {first.proposal}.")
     if mount.area.read_only:
-        raise Problem("OutputReadOnly", f"DataSource {first.source!r} has area {area!r} as read-only: choose another.")
+        raise Problem("OutputReadOnly", f"DataSource {first.source!r} has area '{area}' as read-only: choose another.")
     return f"{mount.path}/{spec.output.path or f'results/{job_name}'}"
 
 
