@@ -38,7 +38,7 @@ class ControlPlane:
     kubelet: StubKubelet
     dask: StubDaskOperator
     folder: Path
-    secrets: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set, repr=False)
     """What no log may hold: the access tokens that were made, and the ServiceAccount's."""
 
     def check_log(self, log: Path) -> None:

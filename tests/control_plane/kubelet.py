@@ -158,15 +158,18 @@ class StubKubelet:
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
                 "metadata": {"name": NODE, "namespace": "kube-node-lease"},
-                "spec": {"holderIdentity": NODE, "leaseDurationSeconds": 40},
+                # A lease that once was seen without a time is never believed afterwards.
+                "spec": {"holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": _micro_time()},
             }
         )
 
     def _renew(self) -> None:
         """Keep the node alive for the node lifecycle controller."""
         while not self._stop.wait(_LEASE_SECONDS):
-            now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-            self._api.patch("Lease", "kube-node-lease", NODE, {"spec": {"renewTime": now}})
+            try:
+                self._api.patch("Lease", "kube-node-lease", NODE, {"spec": {"renewTime": _micro_time()}})
+            except Exception as error:
+                self.failures.append(f"lease: {error!r}")
 
     # --- pods ---
 
@@ -272,6 +275,10 @@ class StubKubelet:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _role(pod: Mapping[str, Any]) -> str:
