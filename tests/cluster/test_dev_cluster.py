@@ -156,6 +156,13 @@ def test_host_reaches_the_pod_itself(probe: str) -> None:
         assert answer.read() == b"hello"
 
 
+def test_kubectl_logs_and_exec_reach_the_pod(probe: str) -> None:
+    assert "listening" in kubectl("logs", "--namespace=probe", "probe")
+    with pytest.raises(subprocess.CalledProcessError) as second:
+        kubectl("exec", "--namespace=probe", "probe", "--", "/probe")
+    assert "address already in use" in second.value.stderr
+
+
 def test_same_image_is_not_loaded_twice(probe: str, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.load(NAME, [str(archive)])
     assert f"{IMAGE} is there" in capsys.readouterr().err

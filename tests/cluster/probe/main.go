@@ -32,6 +32,7 @@ func main() {
 	http.HandleFunc("/report", func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(look(r.URL.Query().Get("resolve"), r.URL.Query().Get("fetch")))
 	})
+	log.Print("listening")
 	log.Fatal(http.ListenAndServe(":8080", nil))
 }
 
