@@ -88,7 +88,7 @@ def told(environment: dict[str, str]) -> dict[str, Any]:
 
 def served(environment: dict[str, str], path: str) -> tuple[int, str]:
     """Ask the driver until it listens."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             with urlopen(f"http://127.0.0.1:{environment['PANOSC_PORT']}{path}", timeout=5) as answer:
@@ -101,7 +101,7 @@ def served(environment: dict[str, str], path: str) -> tuple[int, str]:
 
 
 def wait_for(environment: dict[str, str], stage: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         progress: dict[str, Any] = json.loads(served(environment, "/progress")[1])
         if progress["stage"] == stage:
@@ -127,6 +127,7 @@ def test_a_job_from_its_description_to_its_report_and_again(
     described: dict[str, Any],
     environment: dict[str, str],
     start: Callable[[dict[str, Any]], subprocess.Popen[str]],
+    drive: Callable[[object], tuple[int, dict[str, Any]]],
 ) -> None:
     process = start(described)
     progress = wait_for(environment, "WaitingForWorkers")
@@ -152,7 +153,7 @@ def test_a_job_from_its_description_to_its_report_and_again(
         }
         assert metrics['panosc_job_partitions_total{"result": "done", "workflow": "sase-delivery"}'] == 12
         assert metrics['panosc_job_bytes_total{"direction": "read", "workflow": "sase-delivery"}'] == 396 * 4000
-        assert process.wait(timeout=60) == 0, process.stderr and process.stderr.read()
+        assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
 
     message = told(environment)
     assert (message["outcome"], message["reason"]) == ("Complete", "Committed")
@@ -178,8 +179,7 @@ def test_a_job_from_its_description_to_its_report_and_again(
     assert "0.041078" in report  # as printed for the original runs
     assert "simulation" in report
 
-    again = start(described)  # no scheduler any more: it must not be asked for
-    assert again.wait(timeout=60) == 0
+    assert drive(described)[0] == 0  # no scheduler any more: it must not be asked for
     repeated = told(environment)
     for part in ("summary", "results", "provenance", "manifest", "progress"):
         assert repeated[part] == message[part]
@@ -195,7 +195,7 @@ def test_sigterm_ends_it_without_a_trace(
     results = Path(described["output"]["path"]).parent
     assert [path.name for path in results.iterdir()] == [".delivery.0b9c-1.partial"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=120) == 1
     assert (told(environment)["outcome"], told(environment)["reason"]) == ("Failed", "Terminated")
     assert list(results.iterdir()) == []
 
