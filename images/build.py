@@ -148,7 +148,7 @@ def with_parents(names: Iterable[str]) -> list[Image]:
 def reference(name: str) -> str:
     """Return the full name of an image, with the project's version as its tag."""
     project = tomllib.loads((ROOT / "operator/pyproject.toml").read_text())["project"]
-    return f"{os.environ.get('IMAGE_PREFIX', 'localhost/panosc')}/{name}:{project['version']}"
+    return f"{os.environ.get('IMAGE_PREFIX') or 'localhost/panosc'}/{name}:{project['version']}"
 
 
 def build(image: Image, contents: Mapping[str, str], *, refresh: bool) -> str:
@@ -258,7 +258,7 @@ def install_tools() -> None:
 
 def root_filesystem(*, refresh: bool) -> Path | None:
     """Return the tar of the Debian base, made when it is missing; None where BASE_IMAGE replaces it."""
-    if "BASE_IMAGE" in os.environ:
+    if os.environ.get("BASE_IMAGE"):
         return None
     rootfs = CACHE / "images" / f"rootfs-{content_hash({'command': ' '.join(MMDEBSTRAP).encode()})}.tar"
     if refresh or not rootfs.with_suffix(".sha256").exists():

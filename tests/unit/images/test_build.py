@@ -156,6 +156,8 @@ def test_images_are_built_from_the_bottom() -> None:
 def test_the_prefix_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGE_PREFIX", "registry.example.org/analysis")
     assert build.reference("jupyter") == "registry.example.org/analysis/jupyter:0.1.0"
+    monkeypatch.setenv("IMAGE_PREFIX", "")
+    assert build.reference("jupyter") == "localhost/panosc/jupyter:0.1.0"
 
 
 def test_with_an_image_to_stand_on_nothing_is_added(tmp_path: Path) -> None:
