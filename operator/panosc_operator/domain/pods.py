@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from panosc_operator.api.base import API_VERSION
 from panosc_operator.api.environment import Flavour
@@ -117,16 +118,23 @@ def _data_check(mounts: tuple[data.Mount, ...], image: str) -> dict[str, Any]:
     }
 
 
+class _Finding(BaseModel):
+    """The data check's termination message."""
+
+    reason: str = Field(min_length=1, max_length=63)
+    message: str
+
+
 def data_check_failure(pod: SeenPod) -> Problem | None:
     """Return what the data check found, if it ended badly."""
     state = pod.containers.get(DATA_CHECK, ContainerState())
     if not state.exit_code:
         return None
     try:
-        found = json.loads(state.ended_message)
-        return Problem(str(found["reason"])[:63], str(found["message"]))
-    except (ValueError, TypeError, KeyError):
+        found = _Finding.model_validate_json(state.ended_message)
+    except ValidationError:
         return Problem("DataCheckFailed", f"The data check ended with {state.ended_reason}: {state.ended_message}")
+    return Problem(found.reason, found.message)
 
 
 def waiting_problem(pod: SeenPod) -> Problem | None:
