@@ -30,7 +30,7 @@ demo-clean: venv ## Remove all that `make demo` made
 lint: venv ## ruff, mypy, import-linter, generated files, all in order
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy operator/panosc_operator analysis/panosc_analysis dev images
+	.venv/bin/mypy operator/panosc_operator analysis/panosc_analysis dev images manifests
 	.venv/bin/lint-imports
 	$(PY) -m dev.generate --check
 
@@ -73,8 +73,9 @@ images: venv ## Build the container images
 	$(PY) -m images.build
 
 .PHONY: generate
-generate: venv ## Write crds/ and the catalogue of workflows anew from the code
+generate: venv ## Write crds/, docs/reference, the catalogue of workflows and Dask's CRDs anew
 	$(PY) -m dev.generate
+	$(PY) -m manifests.generate_dask_crds
 
 .PHONY: benchmark
 benchmark: venv ## The figures of docs/performance.md

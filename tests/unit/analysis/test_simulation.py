@@ -60,6 +60,15 @@ def test_nothing_is_overwritten(small_runs: list[Path]) -> None:
     assert caught.value.reason == "OutputExists"
 
 
+def test_the_same_again_is_left_as_it_is(tmp_path: Path) -> None:
+    first = simulate(tmp_path / "again", trains=100, seed=3)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("*")}
+    assert simulate(tmp_path / "again", trains=100, seed=3) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("*")} == written
+    with pytest.raises(InputError, match="exists"):
+        simulate(tmp_path / "again", trains=100, seed=4)
+
+
 def test_too_few_trains(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 60"):
         simulate(tmp_path / "few", trains=20)
