@@ -84,7 +84,8 @@ class ProgressProbe:
         async with self._free:
             try:
                 report = parse_report(await self._ask(pod))
-            except (ApiError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            # A recursion error is JSON that is nested too deeply: the pod runs the user's code.
+            except (ApiError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
                 logger.debug("%s/%s: no progress: %s", pod.key.namespace, pod.key.name, error)
                 return
         if report is not None and report != self._store.reports.get(job.uid):

@@ -263,7 +263,7 @@ def test_conditions_are_found_by_type() -> None:
     assert find(conditions.collect(), "Other") is None
 
 
-# --- the data check ----------------------------------------------------------------------------------------------------
+# --- the data check ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
