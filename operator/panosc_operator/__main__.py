@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import time
+from typing import Any
 
 import aiohttp
 import kopf
@@ -51,7 +52,7 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
         reconciler = Reconciler(store, queue, cluster, context, may_write=leadership.check)
         probe = ProgressProbe(store, queue, ask_directly(http) if settings.in_cluster else ask_through_proxy(cluster))
         metrics.register(metrics.StoreCollector(store.all, queue.depth))
-        filled = asyncio.Event()
+        filled, started = asyncio.Event(), asyncio.Event()
 
         async def work() -> None:
             # A list of its own, now: what was seen before may be old, and what follows decides on it.
@@ -63,6 +64,12 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
                 for _ in range(_WORKERS):
                     tasks.create_task(reconciler.work())
 
+        async def lead() -> None:
+            await started.wait()
+            # kopf took the signals for itself as it started. They are for us: see below.
+            _stop_on_signal(stop)
+            await leadership.lead(work)
+
         async with serve(settings.http_port, filled.is_set):
             # The kinds have to be there before kopf looks which there are: it looks once.
             await _fill(sweeper, stop)
@@ -73,19 +80,25 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
                     settings=handlers.settings(),
                     clusterwide=True,
                     standalone=True,
+                    ready_flag=started,
                 )
             )
-            leading = asyncio.create_task(leadership.lead(work))
+            leading = asyncio.create_task(lead())
             stopping = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait({watching, leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (leading, watching, stopping):
-                    task.cancel()
-                ended = await asyncio.gather(leading, watching, return_exceptions=True)
+                # The lease is given up before kopf ends, for then it cancels all tasks of the process.
+                ended = [await _ended(task) for task in (leading, watching, stopping)]
             for outcome in ended:
                 if isinstance(outcome, Exception):
                     raise outcome
+
+
+async def _ended(task: asyncio.Task[Any]) -> object:
+    """Cancel a task and wait for its end; return what it returned or raised."""
+    task.cancel()
+    return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
 async def _fill(sweeper: Sweeper, stop: asyncio.Event) -> None:
@@ -119,10 +132,14 @@ def main() -> int:
 
 async def _until_signal(settings: Settings) -> None:
     stop = asyncio.Event()
+    _stop_on_signal(stop)
+    await operate(settings, stop)
+
+
+def _stop_on_signal(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await operate(settings, stop)
 
 
 if __name__ == "__main__":
