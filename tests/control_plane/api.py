@@ -35,7 +35,7 @@ API_VERSIONS = {
 """Of the kinds that are not in ``v1``."""
 
 POLL_SECONDS = 0.05
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds that a busy machine gets for what takes a fraction of one."""
 
 
@@ -190,3 +190,46 @@ def reason(parent: Mapping[str, Any] | None, type_: str) -> str:
 def describe(parent: Mapping[str, Any] | None) -> str:
     """Return a status in a form that a failed test may print."""
     return json.dumps((parent or {}).get("status"), indent=1)
+
+
+def phase(parent: Mapping[str, Any] | None) -> str:
+    """Return the phase of a session or job; empty before there is one."""
+    return str(((parent or {}).get("status") or {}).get("phase", ""))
+
+
+def wait_for_phase(api: Api, parent: Mapping[str, Any], wanted: str, seconds: float = PATIENCE) -> Object:
+    """Wait until a session or job that was created is in a phase; return it as it is then."""
+    kind, metadata = parent["kind"], parent["metadata"]
+
+    def reached() -> Object | None:
+        found = api.get(kind, metadata["namespace"], metadata["name"])
+        assert phase(found) == wanted, describe(found)
+        return found
+
+    return eventually(f"{kind} {metadata['namespace']}/{metadata['name']} is {wanted}", reached, seconds)
+
+
+def wait_for_reason(api: Api, parent: Mapping[str, Any], type_: str, wanted: str, seconds: float = PATIENCE) -> Object:
+    """Wait until a condition of a session or job is ``<status> <reason>``; return the object."""
+    kind, metadata = parent["kind"], parent["metadata"]
+
+    def reached() -> Object | None:
+        found = api.get(kind, metadata["namespace"], metadata["name"])
+        assert reason(found, type_) == wanted, describe(found)
+        return found
+
+    return eventually(f"{kind} {metadata['namespace']}/{metadata['name']} has {type_} {wanted}", reached, seconds)
+
+
+def settled(what: str, look: Callable[[], T], quiet: float = 1.5, seconds: float = PATIENCE) -> T:
+    """Return what is seen once it has not changed for some seconds."""
+    last, since = look(), time.monotonic()
+
+    def unchanged() -> tuple[T] | None:
+        nonlocal last, since
+        now = look()
+        if now != last:
+            last, since = now, time.monotonic()
+        return (last,) if time.monotonic() - since > quiet else None
+
+    return eventually(f"{what} is settled", unchanged, seconds)[0]
