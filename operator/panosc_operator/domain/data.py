@@ -72,7 +72,7 @@ def _check_conflicts(mounts: Iterable[Mount]) -> None:
         if other.claim != mount.claim:
             raise Problem(
                 "MountConflict",
-                f"Area {other.area.name!r} of {other.source!r} and area {mount.area.name!r} of {mount.source!r} would "
+                f"Area '{other.area.name}' of {other.source!r} and area '{mount.area.name}' of {mount.source!r} would "
                 f"both be mounted at {mount.mount_path}: name one of them in areas, or ask the platform team for "
                 "different paths.",
             )

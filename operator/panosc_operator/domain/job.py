@@ -277,7 +277,8 @@ def _driver_job(plan: _Plan, job: SeenCustom, run: int, context: Context) -> dic
         "args": ["panosc-analysis", "drive"],
         "ports": [{"name": "progress", "containerPort": network.PROGRESS_PORT}],
         "resources": pods.resources(plan.driver_flavour),
-        "env": [{"name": "PANOSC_JOB", "value": description.to_json()}],
+        # Kubernetes would take $(NAME) in a parameter for a variable; $$ is a $.
+        "env": [{"name": "PANOSC_JOB", "value": description.to_json().replace("$", "$$")}],
         # Ready means: the input is right, workers may come.
         "readinessProbe": {
             "httpGet": {"path": "/ready", "port": "progress"},

@@ -148,9 +148,18 @@ def waiting_problem(pod: SeenPod) -> Problem | None:
 
 
 def storage_releases(mounts: tuple[data.Mount, ...], namespace: str, shared: Mapping[Key, Seen]) -> tuple[Seen, ...]:
-    """Return the volumes whose claim is gone: they never bind again and have to make room for new ones."""
-    volumes = (
-        shared.get(Key("PersistentVolume", "", names.data_volume(m.source, m.area.name, namespace))) for m in mounts
+    """Return the volumes whose claim is gone and the claims whose volume is: they never bind again.
+
+    They have to make room for new ones.
+    """
+    ends = {"PersistentVolume": ("Released", "Failed"), "PersistentVolumeClaim": ("Lost",)}
+    keys = dict.fromkeys(
+        key
+        for mount in mounts
+        for key in (
+            Key("PersistentVolume", "", names.data_volume(mount.source, mount.area.name, namespace)),
+            Key("PersistentVolumeClaim", namespace, mount.claim),
+        )
     )
-    released = (v for v in volumes if isinstance(v, SeenVolume) and v.phase in ("Released", "Failed"))
-    return tuple({v.uid: v for v in released}.values())
+    found = (shared.get(key) for key in keys)
+    return tuple(seen for seen in found if isinstance(seen, SeenVolume) and seen.phase in ends[seen.key.kind])

@@ -99,8 +99,7 @@ class Kubernetes:
     def _on_event(self, event: str, body: Body) -> None:
         kind, key = body["kind"], key_of(body)
         if event == "DELETED":
-            if kind == "PersistentVolumeClaim":
-                self._release(body)
+            self._unbind(body)
             return
         if key not in self._server.objects:
             return
@@ -203,8 +202,15 @@ class Kubernetes:
                 self._server.set_status(key_of(claim), {"phase": "Bound"}, volumeName=volume)
                 self._server.set_status(Key("PersistentVolume", "", volume), {"phase": "Bound"})
 
-    def _release(self, claim: Body) -> None:
-        self._server.set_status(Key("PersistentVolume", "", claim["spec"]["volumeName"]), {"phase": "Released"})
+    def _unbind(self, gone: Body) -> None:
+        """Release the volume of a claim that is gone; the claim of a volume that is gone has lost it."""
+        if gone["kind"] == "PersistentVolumeClaim":
+            volume = Key("PersistentVolume", "", gone["spec"].get("volumeName", ""))
+            if self._server.objects.get(volume, {}).get("status") == {"phase": "Bound"}:
+                self._server.set_status(volume, {"phase": "Released"})
+        for claim in self._server.of_kind("PersistentVolumeClaim") if gone["kind"] == "PersistentVolume" else ():
+            if claim["spec"].get("volumeName") == gone["metadata"]["name"]:
+                self._server.set_status(key_of(claim), {"phase": "Lost"})
 
 
 class Simulation:

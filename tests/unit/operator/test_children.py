@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -343,12 +344,19 @@ def test_the_operator_reaches_what_it_asks() -> None:
 # --- the driver's description -----------------------------------------------------------------------------------------
 
 
-def description(**spec: Any) -> Body:
-    made = builders.bodies_of(job.decide(builders.job_snapshot(builders.job(**spec)), CONTEXT, NOW).children)
+def description(entries: list[Body] | None = None, **spec: Any) -> Body:
+    snapshot = builders.job_snapshot(builders.job(**spec), entries=entries)
+    made = builders.bodies_of(job.decide(snapshot, CONTEXT, NOW).children)
     (container,) = made["Job"]["spec"]["template"]["spec"]["containers"]
     (text,) = [entry["value"] for entry in container["env"] if entry["name"] == "PANOSC_JOB"]
-    told: Body = json.loads(text)
+    told: Body = json.loads(expanded(text, container["env"]))
     return told
+
+
+def expanded(text: str, variables: list[Body]) -> str:
+    """Return a variable's value as the kubelet sets it: ``$(NAME)`` is put in, ``$$`` is ``$``."""
+    values = {variable["name"]: variable.get("value", "") for variable in variables}
+    return re.sub(r"\$\$|\$\((\w+)\)", lambda m: values.get(m[1], m[0]) if m[1] else "$", text)
 
 
 def test_the_driver_is_told_what_to_do() -> None:
@@ -366,6 +374,13 @@ def test_the_driver_is_told_what_to_do() -> None:
     assert told["output"] == {"path": "/gpfs/exfel/exp/XMPL/201750/p700000/usr/results/a", "onExists": "Overwrite"}
     assert told["workers"] == {"minimum": 2, "maximum": 4}
     assert (told["name"], told["namespace"], told["run"]) == ("ratio", builders.NAMESPACE, 1)
+
+
+@pytest.mark.parametrize("text", ["$(HOME)", "$$(HOME)", "$", "$$", "price: 5$ (net)"])
+def test_parameters_reach_the_driver_as_they_are(text: str) -> None:
+    assert expanded("$(HOME)$$", [{"name": "HOME", "value": "/tmp"}]) == "/tmp$"
+    entries = [*builders.catalogue_bodies(), builders.workflow(parameters={})]
+    assert description(entries=entries, parameters={"text": text})["parameters"] == {"text": text}
 
 
 def test_the_scheduler_is_where_the_driver_looks_for_it() -> None:

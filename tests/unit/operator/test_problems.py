@@ -125,6 +125,7 @@ def refused(decision: Decision, kind: str, reason: str, words: tuple[str, ...]) 
     assert (conditions["Admitted"]["status"], conditions["Admitted"]["reason"]) == ("False", reason)
     for word in words:
         assert word in conditions["Admitted"]["message"]
+    assert "<" not in conditions["Admitted"]["message"], "a message is for people"
     last = conditions["Ready" if kind == "AnalysisSession" else "Complete"]
     assert (last["status"], last["reason"]) == ("False", reason), "what a page shows first has the reason too"
 
@@ -189,5 +190,5 @@ def test_two_areas_that_would_be_mounted_at_one_path_are_refused() -> None:
     """Else one of them would silently not be there, or raw would be seen through a writable mount."""
     entries = catalogue_with(facility=builders.data_source(visibility="Area"))
     snapshot = builders.session_snapshot(builders.session(), entries=entries)
-    words = ("raw", "usr", "/gpfs/exfel/exp")
+    words = ("'raw'", "'usr'", "/gpfs/exfel/exp")
     refused(session.decide(snapshot, CONTEXT, NOW), "AnalysisSession", "MountConflict", words)

@@ -296,6 +296,22 @@ async def test_a_released_volume_is_deleted_and_made_again(sim: Simulation) -> N
 
 
 @simulated
+async def test_a_claim_that_lost_its_volume_is_made_again(sim: Simulation) -> None:
+    await make_ready(sim)
+    sim.server.delete(LOOK)
+    await sim.quiet()
+    claim = next(c for c in sim.children("PersistentVolumeClaim") if "-usr-" in c["metadata"]["name"])
+    sim.server.delete(Key("PersistentVolume", "", claim["spec"]["volumeName"]))
+    await sim.until(lambda: sim.server.objects[builders.key_of(claim)]["status"]["phase"] == "Lost")
+    await make_ready(sim)
+    await sim.quiet()
+    again = sim.server.objects[builders.key_of(claim)]
+    assert again["status"]["phase"] == "Bound"
+    assert again["metadata"]["uid"] != claim["metadata"]["uid"]
+    assert kinds(sim) == sorted(LASTING + SHARED)
+
+
+@simulated
 async def test_a_session_whose_environment_is_gone_keeps_running(sim: Simulation) -> None:
     await make_ready(sim)
     await sim.quiet()
