@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dev import cluster
-from images.build import LABEL, BuildError, build_images, label
+from images.build import LABEL, BuildError, build_images, label, reference
 
 ROOT = Path(__file__).parent.parent
 MANIFESTS = ROOT / "manifests"
@@ -51,21 +51,13 @@ class Installation:
     def install(self) -> None:
         """Install the kinds, the operators and the catalogue, and wait for the operators."""
         self.say("kinds, operators and catalogue")
-        self.apply(MANIFESTS / "overlays" / "default")
+        self.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "base" / "namespace.yaml"))
         self.make_key()
+        self.apply(MANIFESTS / "overlays" / "default")
         self.apply(MANIFESTS / "catalogue")
         for deployment in self.get("deployments", "-n", SYSTEM)["items"]:
-            self.roll_out(deployment)
-
-    def roll_out(self, deployment: dict[str, Any]) -> None:
-        """Wait for a Deployment of ours; one whose image has changed under the same name is started anew."""
-        name = deployment["metadata"]["name"]
-        image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-        built = label(image)
-        if built is not None:
-            patch = {"spec": {"template": {"metadata": {"annotations": {LABEL: built}}}}}
-            self.kubectl("-n", SYSTEM, "patch", f"deployment/{name}", "-p", json.dumps(patch))
-        self.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{name}", "--timeout=180s")
+            name = deployment["metadata"]["name"]
+            self.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{name}", "--timeout=180s")
 
     def make_key(self) -> None:
         """Make the operator's key, once."""
@@ -93,7 +85,7 @@ class Installation:
 
     def apply(self, folder: Path) -> None:
         """Apply a kustomization, with the images of ``IMAGE_PREFIX``; kinds that are not served yet are waited for."""
-        with _with_prefix(folder) as kustomization:
+        with _customised(folder) as kustomization:
             for attempt in range(10):
                 try:
                     self.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(kustomization))
@@ -173,17 +165,17 @@ class Demo(Installation):
         session = self.get("AnalysisSession", SESSION, "-n", NAMESPACE)["status"]
         job = self.get("AnalysisJob", JOB, "-n", NAMESPACE)["status"]
         secret, service = session["tokenSecret"], session["tokenSecret"]
-        kubectl = f"{cluster.kubectl()} --kubeconfig {self.kubeconfig}"
+        print(f"\n  export KUBECONFIG={self.kubeconfig} PATH={cluster.kubectl().parent}:$PATH")
         print(f"\nJupyterLab      {session['url']}  (ready {_start_seconds(session)} s after its pod was made)")
         if not cluster.external():
             address = self.get("service", service, "-n", NAMESPACE)["spec"]["clusterIP"]
             port = session["url"].rsplit(":", 1)[1]
             print(f"  from here     http://{address}:{port}lab")
         print(
-            f"  or            {kubectl} -n {NAMESPACE} port-forward service/{service} 8888, then http://localhost:8888/lab"
+            f"  or            kubectl -n {NAMESPACE} port-forward service/{service} 8888  # http://localhost:8888/lab"
         )
         print(
-            f"  its token     {kubectl} -n {NAMESPACE} get secret {secret} "
+            f"  its token     kubectl -n {NAMESPACE} get secret {secret} "
             "-o go-template='{{.data.token | base64decode}}'"
         )
         print(f"\nJob             {job['outputPath']}")
@@ -210,16 +202,22 @@ class Demo(Installation):
 
 
 @contextlib.contextmanager
-def _with_prefix(folder: Path) -> Iterator[Path]:
+def _customised(folder: Path) -> Iterator[Path]:
+    """Yield a kustomization of a folder with the images of ``IMAGE_PREFIX``.
+
+    Deployments are marked with the content of the operator's image, so that one that was built anew under its old name
+    is rolled out.
+    """
     prefix = os.environ.get("IMAGE_PREFIX", DEFAULT_PREFIX)
-    if prefix == DEFAULT_PREFIX:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(dir=MANIFESTS, prefix=".prefix-") as made:
+    mark = {"metadata": {"annotations": {LABEL: label(reference("operator")) or ""}}}
+    patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "any"}, "spec": {"template": mark}}
+    with tempfile.TemporaryDirectory(dir=MANIFESTS, prefix=".custom-") as made:
         kustomization = {
+            "sortOptions": {"order": "fifo"},
             "resources": [os.path.relpath(folder, made)],
             "images": [{"name": f"{DEFAULT_PREFIX}/{name}", "newName": f"{prefix}/{name}"} for name in IMAGES],
-            "configurations": [os.path.relpath(MANIFESTS / "catalogue" / "images.yaml", made)],
+            "configurations": [shutil.copy(MANIFESTS / "catalogue" / "images.yaml", made).rsplit("/", 1)[1]],
+            "patches": [{"target": {"kind": "Deployment"}, "patch": json.dumps(patch)}],
         }
         (Path(made) / "kustomization.yaml").write_text(json.dumps(kustomization))
         yield Path(made)
@@ -249,7 +247,7 @@ def _start_seconds(session: dict[str, Any]) -> str:
 
 def _figure(figure: dict[str, Any]) -> str:
     value = f"{figure['value']:.6g}" if "value" in figure else "-"
-    if "uncertainty" in figure:
+    if figure.get("uncertainty"):
         value += f" ± {figure['uncertainty']:.2g}"
     return " ".join(part for part in (value, figure.get("unit", ""), figure.get("note", "")) if part)
 
