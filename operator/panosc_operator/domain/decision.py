@@ -40,13 +40,15 @@ class Decision:
 
     ``children`` is ``None`` where everything stays as it is; else what is owned and not wanted is deleted.
     ``releases`` are volumes and claims that can never bind again: deleted first, so that they can be made again.
-    ``urgent`` is false for a status that only tells of progress and may wait to be written with the next news.
+    ``urgent`` is false for a status that only tells of progress and may wait to be written with the next news;
+    ``stage`` is true where it tells nothing but that a start has come a stage further, and may wait for longer.
     """
 
     status: Model | None
     children: tuple[Child, ...] | None = None
     releases: tuple[Seen, ...] = ()
     urgent: bool = True
+    stage: bool = False
     requeue_at: datetime | None = None
 
 

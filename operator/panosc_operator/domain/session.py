@@ -20,6 +20,8 @@ from panosc_operator.domain.tokens import session_token
 
 CONTAINER = "session"
 _ENDED = (SessionPhase.FAILED, SessionPhase.STOPPED)
+_STAGES = ("WaitingForNode", "Preparing", "Starting")
+"""The reasons for which a start that goes well is not ready yet."""
 _CONDITIONS = ("Admitted", "DataReady", "Scheduled", "PodReady", "Ready")
 
 
@@ -139,7 +141,8 @@ def _running(
     status = _status(plan, snapshot, pod, before, said)
     urgent = status.phase != before.phase and status.phase is not SessionPhase.STARTING
     releases = pods.storage_releases(plan.mounts, session.key.namespace, snapshot.shared)
-    return Decision(status=status, children=tuple(children), releases=releases, urgent=urgent)
+    stage = _is_next_stage(before, status)
+    return Decision(status=status, children=tuple(children), releases=releases, urgent=urgent, stage=stage)
 
 
 @dataclass(frozen=True)
@@ -379,6 +382,14 @@ def _stage(pod: SeenPod) -> Problem:
     if pod.containers.get(CONTAINER, ContainerState()).started_at is None:
         return Problem("Preparing", "The node mounts volumes, fetches the image if it has to, and checks the data.")
     return Problem("Starting", "The session's server is starting.")
+
+
+def _is_next_stage(before: AnalysisSessionStatus, after: AnalysisSessionStatus) -> bool:
+    """Whether nothing is new but how far the start is, and nobody has to do anything about it."""
+    told = [find(status.conditions, "Ready") for status in (before, after)]
+    return (before.run, before.observed_generation) == (after.run, after.observed_generation) and all(
+        ready is not None and ready.reason in _STAGES for ready in told
+    )
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.5
 """How long a status that only tells of a next stage waits for more news before it is written."""
+STAGE_SECONDS = 10.0
+"""How long the next stage of a start waits: most starts are over by then, and each stage would cost a write."""
 PROGRESS_SECONDS = 3.0
 """How often mere progress of a job is written, at most."""
 _PROGRESS_FIELDS = ("progress", "timing")
@@ -164,7 +166,7 @@ class Reconciler:
         if status == parent.status:
             self._unsaid_since.pop(parent.key, None)
             return
-        if not decision.urgent and not self._settled(parent, status):
+        if not decision.urgent and not self._settled(parent, decision, status):
             return
         self._may_write()
         self._store.put(await self._cluster.apply_status(parent, status))
@@ -172,14 +174,14 @@ class Reconciler:
         for notice in self._notices(parent, decision):
             await self._cluster.emit(parent, notice)
 
-    def _settled(self, parent: SeenCustom, status: dict[str, Any]) -> bool:
+    def _settled(self, parent: SeenCustom, decision: Decision, status: dict[str, Any]) -> bool:
         """Whether news that can wait has waited long enough; if not, look again when it has."""
 
         def without_progress(told: Any) -> dict[str, Any]:
             return {key: value for key, value in told.items() if key not in _PROGRESS_FIELDS}
 
         mere_progress = without_progress(status) == without_progress(parent.status)
-        wait = PROGRESS_SECONDS if mere_progress else SETTLE_SECONDS
+        wait = PROGRESS_SECONDS if mere_progress else STAGE_SECONDS if decision.stage else SETTLE_SECONDS
         since = self._unsaid_since.setdefault(parent.key, self._clock())
         left = since + wait - self._clock()
         if left > 0:
