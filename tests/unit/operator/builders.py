@@ -79,11 +79,17 @@ def stored(manifest: Mapping[str, Any], *, created: datetime = NOW, uid: str | N
 
 
 def _custom(kind: str, name: str, namespace: str, spec: Body) -> Body:
-    schema = schema_of(kind, "spec")
-    served = defaulted(schema, spec)
-    assert not violations(kind, "spec", served), "the API server would have refused this object"
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    served = json.loads(_served(kind, json.dumps(spec)))
     return stored({"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": served})
+
+
+@cache
+def _served(kind: str, spec: str) -> str:
+    """Return a spec as the API server has it, which would refuse a wrong one."""
+    served = defaulted(schema_of(kind, "spec"), json.loads(spec))
+    assert not violations(kind, "spec", served), "the API server would have refused this object"
+    return json.dumps(served)
 
 
 def session(name: str = "look", *, namespace: str = NAMESPACE, **spec: Any) -> Body:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from panosc_operator.api.base import Condition
 from panosc_operator.domain import job, session
@@ -56,6 +56,7 @@ DASK_CLUSTER = builders.bodies_of(
 )["DaskCluster"]
 
 
+@settings(max_examples=30)
 @given(passes=st.lists(st.lists(pod_events, max_size=3), min_size=1, max_size=5))
 def test_sessions_are_decided_whatever_their_pods_do(passes: list[list[tuple[int, str, Body, bool]]]) -> None:
     body, before = builders.session(), None
@@ -79,6 +80,7 @@ job_events = st.tuples(
 """Of a job: how its driver Job ended, its driver's pod, its Dask pods, and whether its cluster is there."""
 
 
+@settings(max_examples=30)
 @given(passes=st.lists(st.none() | job_events, min_size=1, max_size=5))
 def test_jobs_are_decided_whatever_their_pods_do(passes: list[Any]) -> None:
     body, before = builders.job(), None

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from panosc_operator.domain import job
 from panosc_operator.domain.driver import Report, parse_last_words, parse_report
@@ -156,11 +156,13 @@ words = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(words=words | json_values, exit_code=st.sampled_from([0, 1, 2]))
 def test_whatever_is_said_the_status_fits(words: Any, exit_code: int) -> None:
     assert violations("AnalysisJob", "status", end_with(json.dumps(words), exit_code=exit_code)) == []
 
 
+@settings(max_examples=40)
 @given(words=words | json_values)
 def test_whatever_progress_is_told_the_status_fits(words: Any) -> None:
     report = parse_report(words)

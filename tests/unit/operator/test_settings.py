@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from panosc_operator.__main__ import main
 from panosc_operator.settings import Settings, SettingsError
 
 
@@ -51,11 +50,3 @@ def test_a_key_that_is_not_there_or_too_short_is_refused(installed: pytest.Monke
     installed.setenv("PANOSC_KEY_FILE", str(short))
     with pytest.raises(SettingsError, match="fewer than 32"):
         Settings.from_environment()
-
-
-def test_the_process_ends_with_one_clear_line(
-    installed: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    installed.delenv("PANOSC_NAMESPACE")
-    assert main() == 2
-    assert capsys.readouterr().err == "panosc-operator: PANOSC_NAMESPACE is not set\n"

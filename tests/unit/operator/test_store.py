@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from panosc_operator.domain import names
 from panosc_operator.domain.decision import Rejection
@@ -332,6 +332,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps=steps)
 def test_whatever_watches_miss_a_sweep_makes_it_right(steps: Iterable[tuple[str, str]]) -> None:
     """Events may come late, never, or after a sweep that already knew: after the last sweep the store is the truth."""
