@@ -42,7 +42,7 @@ class Crash(BaseException):
 
 
 class ApiServer:
-    """The objects, and who is told of them."""
+    """The objects, and who is told of them. What is stored is never changed in place, only followed by the next."""
 
     def __init__(self) -> None:
         self.objects: dict[Key, Body] = {}
@@ -82,7 +82,7 @@ class ApiServer:
         metadata["resourceVersion"] = str(self._version)
         self.objects[key_of(stored)] = stored
         self._tell("MODIFIED", stored)
-        return copied(stored)
+        return stored
 
     def _new_uid(self, key: Key) -> str:
         """Return a uid that tells how often there was an object of this name: the same in each simulation."""
@@ -98,8 +98,9 @@ class ApiServer:
 
     def set_status(self, key: Key, status: Mapping[str, Any], **spec: Any) -> None:
         """Change an object's status, as its controller does; ``spec`` for what that controller sets there."""
-        if key in self.objects:
-            self.put(self.body(key) | {"status": dict(status), "spec": {**self.body(key)["spec"], **spec}})
+        known = self.objects.get(key)
+        if known is not None:
+            self.put(known | {"status": dict(status), "spec": {**known["spec"], **spec}})
 
     def delete(self, key: Key) -> None:
         """Delete as the API server does: a pod on a node is marked, and goes when the kubelet has ended it."""
@@ -116,7 +117,7 @@ class ApiServer:
 
     def remove(self, key: Key) -> None:
         """Take an object away, and have the garbage collector take what it owned."""
-        body = self.objects.pop(key)
+        body = copied(self.objects.pop(key))
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
         self._tell("DELETED", body)
@@ -130,7 +131,7 @@ class ApiServer:
 
     def _tell(self, event: str, body: Body) -> None:
         for watcher, waiting in self._watchers.items():
-            waiting.append((event, copied(body)))
+            waiting.append((event, body))
             asyncio.get_running_loop().call_later(WATCH_LAG_SECONDS, self._deliver, watcher)
 
     def _deliver(self, watcher: Watcher) -> None:
@@ -193,7 +194,7 @@ class FakeCluster:
         if wrong:
             self.server.refused_statuses += wrong
             raise ApiError(422, "; ".join(wrong))
-        body = self.server.put(self.server.body(parent.key) | {"status": copied(status)})
+        body = self.server.put(known | {"status": status})
         self._after(write)
         return project(body)
 
