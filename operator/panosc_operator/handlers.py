@@ -6,6 +6,7 @@ from typing import Any
 
 import kopf
 
+from panosc_operator.api.base import GROUP
 from panosc_operator.domain.seen import project
 from panosc_operator.reconcile.resources import WATCHED, Resource
 from panosc_operator.reconcile.sweep import Sweeper
@@ -42,6 +43,9 @@ def settings() -> kopf.OperatorSettings:
     result = kopf.OperatorSettings()
     result.posting.enabled = False
     result.peering.standalone = True
+    # kopf takes a finalizer of its own name away where it needs none. The dask-kubernetes operator is made with kopf
+    # too: under kopf's default name the two would add and remove the finalizer of each DaskCluster for ever.
+    result.persistence.finalizer = f"{GROUP}/operator"
     result.scanning.disabled = True
     result.watching.server_timeout = 300
     result.watching.client_timeout = 330
