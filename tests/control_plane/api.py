@@ -29,6 +29,7 @@ API_VERSIONS = {
     "DaskCluster": "kubernetes.dask.org/v1",
     "Job": "batch/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
+    "ClusterRoleBinding": "rbac.authorization.k8s.io/v1",
     "Lease": "coordination.k8s.io/v1",
     "Event": "events.k8s.io/v1",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -83,20 +84,20 @@ def _install(api: Api) -> None:
     api.kubectl("apply", "--server-side", "-k", ROOT / "crds")
     api.kubectl("apply", "--server-side", "-f", str(dask_crds))
     api.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd", "--all")
-    api.kubectl("apply", "-f", manifests / "base/namespace.yaml", "-f", manifests / "base/rbac.yaml")
     api.kubectl("apply", "-k", manifests / "catalogue")
-    api.kubectl("apply", "-f", manifests / "examples/datasource.yaml")
     # Outside the cluster the operator asks for progress through the API server.
-    api.kubectl("apply", "-f", manifests / "components/development/role.yaml")
-    if not api.kubectl("get", "clusterrolebinding", "panosc-operator-development", "--ignore-not-found"):
-        subject = f"--serviceaccount={NAMESPACE}:{ACCOUNT}"
-        role = "--clusterrole=panosc-operator-development"
-        api.kubectl("create", "clusterrolebinding", "panosc-operator-development", role, subject)
+    applied = ("base/namespace.yaml", "base/rbac.yaml", "components/development/role.yaml", "examples/datasource.yaml")
+    api.kubectl("apply", *(f"--filename={manifests / file}" for file in applied))
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "panosc-operator-development"}
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
+    api.create(binding | {"metadata": {"name": "operator-outside"}, "roleRef": role, "subjects": [subject]})
 
 
 @pytest.fixture(scope="session")
 def _operator_process(control_plane: ControlPlane) -> Iterator[OperatorProcess]:
     process = OperatorProcess(control_plane.kubeconfig, control_plane.folder, "operator")
+    process.start()
     yield process
     if process.running:
         assert process.terminate() == 0
@@ -116,16 +117,20 @@ def operator(control_plane: ControlPlane, _operator_process: OperatorProcess) ->
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """Return a new namespace that is labelled as a platform team labels it."""
-    yield from _namespace(control_plane)
+    with new_namespace(control_plane) as name:
+        yield name
 
 
 @pytest.fixture
 def other_namespace(control_plane: ControlPlane) -> Iterator[str]:
     """Return another one."""
-    yield from _namespace(control_plane)
+    with new_namespace(control_plane) as name:
+        yield name
 
 
-def _namespace(plane: ControlPlane) -> Iterator[str]:
+@contextmanager
+def new_namespace(plane: ControlPlane) -> Iterator[str]:
+    """Make a namespace; remove it with the sessions and jobs in it."""
     api, name = plane.api, f"proposal-{next(_numbers)}"
     levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": levels}})

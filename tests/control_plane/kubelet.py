@@ -77,6 +77,8 @@ class Plan:
     """Why the image cannot be pulled, in the kubelet's words."""
     end: End | None = None
     """How the container ends; ``None`` while it runs."""
+    delay: float = 0.0
+    """Seconds that each stage lasts."""
     answers: bool = True
     """Whether the container ever passes its readiness probe."""
 
@@ -99,6 +101,7 @@ class StubKubelet:
         self._ends: dict[tuple[str, str], End] = {}
         self._pods: dict[tuple[str, str], Object] = {}
         self._times: dict[str, dict[Stage, str]] = defaultdict(dict)
+        self._since: dict[str, float] = {}
         self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -219,7 +222,7 @@ class StubKubelet:
         if not bound and Stage.BOUND not in times:
             if plan.unschedulable is not None:
                 self._say_unschedulable(pod, plan.unschedulable)
-            elif plan.until >= Stage.BOUND:
+            elif plan.until >= Stage.BOUND and self._is_time(pod, plan):
                 self._api.bind(namespace, name, NODE)
                 times[Stage.BOUND] = _now()
             return  # the event of the binding follows
@@ -228,10 +231,26 @@ class StubKubelet:
         for stage in list(Stage)[reached + 1 : wanted + 1]:
             if stage is Stage.READY and not plan.answers:
                 continue
+            if not self._is_time(pod, plan):
+                return
             times[stage] = _now()
             self._api.patch_status("Pod", namespace, name, _status(pod, stage, times, plan, self._address))
         if plan.pull_error is not None and reached <= Stage.CHECKED:
             self._say_pull_error(pod, plan.pull_error)
+
+    def _is_time(self, pod: Object, plan: Plan) -> bool:
+        """Whether the pod has been at its stage for long enough; if not, it is looked at again."""
+        metadata = pod["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        since = self._since.setdefault(metadata["uid"], time.monotonic())
+        left = since + plan.delay - time.monotonic()
+        if left > 0:
+            timer = threading.Timer(left, self._queue.put, [key])
+            timer.daemon = True
+            timer.start()
+            return False
+        self._since[metadata["uid"]] = time.monotonic()
+        return True
 
     def _say_unschedulable(self, pod: Object, message: str) -> None:
         if pod["status"].get("conditions"):

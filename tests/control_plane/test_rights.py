@@ -127,15 +127,3 @@ def test_a_quota_that_forbids_a_job(control_plane: ControlPlane, namespace: str)
 
     api.delete("ResourceQuota", namespace, "none")
     assert wait_for_phase(api, reduce, "Running")["status"]["run"] == 1
-
-
-def test_a_namespace_deleted_with_all_in_it(control_plane: ControlPlane, namespace: str) -> None:
-    api = control_plane.api
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "short-lived"}})
-    eventually("its service account", lambda: api.get("ServiceAccount", "short-lived", "default"))
-    there = wait_for_phase(api, api.create(session("short-lived")), "Ready")
-    here = wait_for_phase(api, api.create(session(namespace)), "Ready")
-    assert there["status"]["url"] != here["status"]["url"]
-    api.delete("Namespace", "", "short-lived")
-    eventually("the namespace is gone", lambda: not api.get("Namespace", "", "short-lived"), 40)
-    assert api.get("AnalysisSession", namespace, "look") == here

@@ -9,7 +9,16 @@ import pytest
 from panosc_operator.domain.names import home_claim
 from panosc_operator.domain.tokens import session_token
 
-from tests.control_plane.api import Api, Object, conditions, describe, eventually, reason
+from tests.control_plane.api import (
+    Api,
+    Object,
+    conditions,
+    describe,
+    eventually,
+    reason,
+    wait_for_phase,
+    wait_for_reason,
+)
 from tests.control_plane.fixtures import ControlPlane
 from tests.control_plane.kubelet import End, Stage
 from tests.control_plane.objects import copy_of, made_for, owned_by, session, uids
@@ -24,24 +33,6 @@ def get(api: Api, namespace: str, name: str = "look") -> Object:
     found = api.get("AnalysisSession", namespace, name)
     assert found is not None
     return found
-
-
-def wait_for_phase(api: Api, namespace: str, phase: str, name: str = "look") -> Object:
-    def reached() -> Object:
-        found = get(api, namespace, name)
-        assert (found.get("status") or {}).get("phase") == phase, describe(found)
-        return found
-
-    return eventually(f"session {namespace}/{name} is {phase}", reached)
-
-
-def wait_for_reason(api: Api, namespace: str, type_: str, wanted: str) -> Object:
-    def reached() -> Object:
-        found = get(api, namespace)
-        assert reason(found, type_) == wanted, describe(found)
-        return found
-
-    return eventually(f"session {namespace}/look has {type_} {wanted}", reached)
 
 
 def wait_for_run(api: Api, namespace: str, run: int) -> Object:
@@ -76,7 +67,7 @@ def token_of(api: Api, namespace: str, found: Object) -> str:
 def test_created_ready_deleted(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     api.create(session(namespace))
-    found = wait_for_phase(api, namespace, "Ready")
+    found = wait_for_phase(api, session(namespace), "Ready")
     uid, status = found["metadata"]["uid"], found["status"]
 
     # Every child is there; those that go with the session are owned by it, and by nothing else.
@@ -131,7 +122,7 @@ def test_created_ready_deleted(control_plane: ControlPlane, namespace: str) -> N
 
     # The next session of the same owner finds the same home, and the data's claims.
     api.create(session(namespace, "again"))
-    wait_for_phase(api, namespace, "Ready", "again")
+    wait_for_phase(api, session(namespace, "again"), "Ready")
     home = api.get("PersistentVolumeClaim", namespace, HOME)
     assert home is not None
     assert home["metadata"]["uid"] == claims[HOME]["metadata"]["uid"]
@@ -142,7 +133,7 @@ def test_same_name_in_two_namespaces(control_plane: ControlPlane, namespace: str
     api = control_plane.api
     for where in (namespace, other_namespace):
         api.create(session(where))
-    one, two = (wait_for_phase(api, where, "Ready") for where in (namespace, other_namespace))
+    one, two = (wait_for_phase(api, session(where), "Ready") for where in (namespace, other_namespace))
     assert one["status"]["url"] != two["status"]["url"]
     assert token_of(api, namespace, one) != token_of(api, other_namespace, two)
     before = uids(made_for(api, other_namespace))
@@ -158,24 +149,19 @@ def test_a_start_that_is_held_says_where(control_plane: ControlPlane, namespace:
     api, kubelet = control_plane.api, control_plane.kubelet
     kubelet.plan(namespace, "session", until=Stage.CREATED)
     api.create(session(namespace))
-    found = wait_for_reason(api, namespace, "Ready", "False WaitingForNode")
+    found = wait_for_reason(api, session(namespace), "Ready", "False WaitingForNode")
     assert reason(found, "Scheduled") == "False Waiting"
     assert found["status"]["phase"] == "Starting"
 
-    kubelet.plan(namespace, "session", until=Stage.BOUND)
-    found = wait_for_reason(api, namespace, "Ready", "False Preparing")
-    assert reason(found, "Scheduled") == "True Scheduled"
-    assert reason(found, "DataReady") == "Unknown NotChecked"
-
-    kubelet.plan(namespace, "session", until=Stage.CHECKED)
-    found = wait_for_reason(api, namespace, "DataReady", "True Mounted")
-
+    # Stages that last are told; those that do not are told with the next.
     kubelet.plan(namespace, "session", until=Stage.STARTED)
-    found = wait_for_reason(api, namespace, "Ready", "False Starting")
+    found = wait_for_reason(api, session(namespace), "Ready", "False Starting")
+    assert reason(found, "Scheduled") == "True Scheduled"
+    assert reason(found, "DataReady") == "True Mounted"
     assert "url" not in found["status"]
 
     kubelet.plan(namespace, "session", until=Stage.READY)
-    wait_for_phase(api, namespace, "Ready")
+    wait_for_phase(api, session(namespace), "Ready")
 
 
 def test_no_node_takes_it(control_plane: ControlPlane, namespace: str) -> None:
@@ -183,22 +169,22 @@ def test_no_node_takes_it(control_plane: ControlPlane, namespace: str) -> None:
     words = "0/3 nodes are available: 3 Insufficient memory."
     control_plane.kubelet.plan(namespace, "session", unschedulable=words)
     api.create(session(namespace))
-    found = wait_for_reason(api, namespace, "Scheduled", "False Unschedulable")
+    found = wait_for_reason(api, session(namespace), "Scheduled", "False Unschedulable")
     assert words in conditions(found)["Ready"]["message"]
 
     control_plane.kubelet.plan(namespace, "session", unschedulable=None)
-    wait_for_phase(api, namespace, "Ready")
+    wait_for_phase(api, session(namespace), "Ready")
 
 
 def test_an_image_that_cannot_be_pulled(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     control_plane.kubelet.plan(namespace, "session", pull_error="manifest unknown")
     api.create(session(namespace))
-    found = wait_for_reason(api, namespace, "Ready", "False ErrImagePull")
+    found = wait_for_reason(api, session(namespace), "Ready", "False ErrImagePull")
     assert "manifest unknown" in conditions(found)["Ready"]["message"]
 
     control_plane.kubelet.plan(namespace, "session", pull_error=None)
-    wait_for_phase(api, namespace, "Ready")
+    wait_for_phase(api, session(namespace), "Ready")
 
 
 @pytest.mark.parametrize("why", ["ProposalNotFound", "ProposalForbidden"])
@@ -208,7 +194,7 @@ def test_the_data_check_fails(control_plane: ControlPlane, namespace: str, why: 
     control_plane.kubelet.plan(namespace, "session", check=End(2, message))
     api.create(session(namespace))
 
-    found = wait_for_phase(api, namespace, "Failed")
+    found = wait_for_phase(api, session(namespace), "Failed")
     assert reason(found, "DataReady") == f"False {why}"
     assert conditions(found)["DataReady"]["message"] == "Change this."
     assert reason(found, "Ready") == f"False {why}"
@@ -222,14 +208,14 @@ def test_the_data_check_fails(control_plane: ControlPlane, namespace: str, why: 
     # An edit is a new try, with a run of its own.
     control_plane.kubelet.plan(namespace, "session", check=End(0))
     api.patch("AnalysisSession", namespace, "look", {"spec": {"flavour": "large"}})
-    assert wait_for_phase(api, namespace, "Ready")["status"]["run"] == 2
+    assert wait_for_phase(api, session(namespace), "Ready")["status"]["run"] == 2
 
 
 def test_a_server_that_never_answers_is_kept_as_the_reason(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     control_plane.kubelet.plan(namespace, "session", answers=False, end=End(1, "no module named jupyterlab"))
     api.create(session(namespace))
-    found = wait_for_phase(api, namespace, "Failed")
+    found = wait_for_phase(api, session(namespace), "Failed")
     assert reason(found, "Ready") == "False StartFailed"
     assert "no module named jupyterlab" in conditions(found)["PodReady"]["message"]
     eventually("the pod is removed", lambda: not pods(api, namespace))
@@ -238,9 +224,9 @@ def test_a_server_that_never_answers_is_kept_as_the_reason(control_plane: Contro
 def test_shut_down_from_within(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     api.create(session(namespace))
-    found = wait_for_phase(api, namespace, "Ready")
+    found = wait_for_phase(api, session(namespace), "Ready")
     control_plane.kubelet.end(namespace, found["status"]["podName"], End(0))
-    found = wait_for_phase(api, namespace, "Stopped")
+    found = wait_for_phase(api, session(namespace), "Stopped")
     assert reason(found, "Ready") == "False ServerExited"
     eventually("the pod is removed", lambda: not pods(api, namespace))
     assert api.get("PersistentVolumeClaim", namespace, HOME) is not None
@@ -249,7 +235,7 @@ def test_shut_down_from_within(control_plane: ControlPlane, namespace: str) -> N
 def test_lost_while_ready_is_started_again(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     api.create(session(namespace))
-    first = wait_for_phase(api, namespace, "Ready")
+    first = wait_for_phase(api, session(namespace), "Ready")
     control_plane.kubelet.end(namespace, first["status"]["podName"], End(137, reason="OOMKilled"))
     second = wait_for_run(api, namespace, 2)
     assert second["status"]["podName"] != first["status"]["podName"]
@@ -260,7 +246,7 @@ def test_lost_while_ready_is_started_again(control_plane: ControlPlane, namespac
 def test_a_pod_deleted_by_hand(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     api.create(session(namespace))
-    first = wait_for_phase(api, namespace, "Ready")
+    first = wait_for_phase(api, session(namespace), "Ready")
     old_token = token_of(api, namespace, first)
     api.delete("Pod", namespace, first["status"]["podName"])
     second = wait_for_run(api, namespace, 2)
@@ -273,7 +259,7 @@ def test_a_pod_deleted_by_hand(control_plane: ControlPlane, namespace: str) -> N
 def test_a_child_deleted_by_hand_is_made_again(control_plane: ControlPlane, namespace: str) -> None:
     api = control_plane.api
     api.create(session(namespace))
-    found = wait_for_phase(api, namespace, "Ready")
+    found = wait_for_phase(api, session(namespace), "Ready")
     name = found["status"]["tokenSecret"]
     pod = found["status"]["podName"]
     before = api.get("Pod", namespace, pod)
@@ -291,7 +277,7 @@ def test_an_environment_deleted_while_the_session_runs(
     environment = api.create(copy_of(api, "AnalysisEnvironment", "jupyter", "short-lived"))
     catalogue.append(environment)
     api.create(session(namespace, environment="short-lived"))
-    found = wait_for_phase(api, namespace, "Ready")
+    found = wait_for_phase(api, session(namespace), "Ready")
     before = uids(made_for(api, namespace))
     passes = operator.metric("panosc_reconcile_total", kind="AnalysisSession")
 
