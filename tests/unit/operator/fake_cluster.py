@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from panosc_operator.api.kinds import KINDS
 from panosc_operator.domain.decision import Notice
 from panosc_operator.domain.names import MANAGED_BY, OPERATOR
@@ -21,10 +22,21 @@ from panosc_operator.domain.seen import Key, Seen, project
 from panosc_operator.reconcile.ports import ApiError
 from panosc_operator.reconcile.resources import RESOURCES
 
+from dev.generate import ROOT
 from tests.unit.operator import virtual_time
 from tests.unit.operator.builders import Body, copied, key_of, rfc3339
 from tests.unit.operator.schemas import violations
 
+_RBAC = yaml.safe_load_all((ROOT / "manifests/base/rbac.yaml").read_text())
+RIGHTS = {
+    (verb, resource)
+    for document in _RBAC
+    if document["kind"] == "ClusterRole"
+    for rule in document["rules"]
+    for verb in rule["verbs"]
+    for resource in rule["resources"]
+}
+"""What the operator may do, as it is shipped."""
 CUSTOM = {definition.kind for definition in KINDS}
 WATCH_LAG_SECONDS = 0.05
 Watcher = Callable[[str, Body], None]
@@ -39,6 +51,14 @@ class Write:
 
 class Crash(BaseException):
     """The operator's process ends here. Not an ``Exception``: nothing may catch it."""
+
+
+def _check_right(verb: str, kind: str) -> None:
+    """Raise what the API server answers to an operator that has not that right."""
+    right = {"apply": "patch", "status": "patch"}.get(verb, verb)
+    resource = RESOURCES[kind].plural + ("/status" if verb == "status" else "")
+    if (right, resource) not in RIGHTS:
+        raise AssertionError(f"manifests/base/rbac.yaml has no right to {right} {resource}")
 
 
 class ApiServer:
@@ -167,7 +187,7 @@ class FakeCluster:
         key = key_of(manifest)
         await self._before(Write("create", key.kind, key.name))
         if key in self.server.objects:
-            assert RESOURCES[key.kind].watched, f"the operator may not read a {key.kind}"
+            _check_right("get", key.kind)
             return project(self.server.body(key))
         body = self.server.put(_as_stored(manifest))
         self._after(Write("create", key.kind, key.name))
@@ -213,11 +233,13 @@ class FakeCluster:
 
     async def get(self, key: Key) -> Seen | None:
         await asyncio.sleep(0)
+        _check_right("get", key.kind)
         self.reads.append(key)
         return project(self.server.body(key)) if key in self.server.objects else None
 
     async def list_all(self, kind: str) -> list[Seen]:
         await asyncio.sleep(0)
+        _check_right("list", kind)
         return [project(body) for body in self.server.of_kind(kind) if is_watched(body)]
 
     async def list_identities(self, kind: str) -> dict[Key, str]:
@@ -228,6 +250,7 @@ class FakeCluster:
         await asyncio.sleep(0)
         if self.crashed.is_set():
             raise Crash
+        _check_right(write.verb, write.kind)
         if write.kind in self.refusals:
             raise self.refusals[write.kind]
         if self.failures:

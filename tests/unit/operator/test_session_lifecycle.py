@@ -296,14 +296,19 @@ async def test_a_released_volume_is_deleted_and_made_again(sim: Simulation) -> N
 
 
 @simulated
-async def test_a_claim_that_lost_its_volume_is_made_again(sim: Simulation) -> None:
+async def test_a_claim_that_lost_its_volume_is_named_and_made_again_once_it_is_gone(sim: Simulation) -> None:
     await make_ready(sim)
     sim.server.delete(LOOK)
     await sim.quiet()
     claim = next(c for c in sim.children("PersistentVolumeClaim") if "-usr-" in c["metadata"]["name"])
     sim.server.delete(Key("PersistentVolume", "", claim["spec"]["volumeName"]))
     await sim.until(lambda: sim.server.objects[builders.key_of(claim)]["status"]["phase"] == "Lost")
-    await make_ready(sim)
+    sim.server.put(builders.session())
+    await sim.until(lambda: sim.condition(LOOK, "Admitted").get("reason") == "DataClaimLost")
+    assert claim["metadata"]["name"] in sim.condition(LOOK, "Admitted")["message"]
+    assert sim.children("Pod") == []
+    sim.server.delete(builders.key_of(claim))
+    await sim.until(lambda: sim.phase(LOOK) == "Ready")
     await sim.quiet()
     again = sim.server.objects[builders.key_of(claim)]
     assert again["status"]["phase"] == "Bound"
