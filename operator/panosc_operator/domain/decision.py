@@ -39,7 +39,7 @@ class Decision:
     """The outcome of one look at one parent.
 
     ``children`` is ``None`` where everything stays as it is; else what is owned and not wanted is deleted.
-    ``releases`` are volumes and claims that can never bind again: deleted first, so that they can be made again.
+    ``releases`` are volumes that can never bind again: deleted first, so that they can be made again.
     ``urgent`` is false for a status that only tells of progress and may wait to be written with the next news;
     ``stage`` is true where it tells nothing but that a start has come a stage further, and may wait for longer.
     """

@@ -135,6 +135,7 @@ def _resolve(snapshot: JobSnapshot) -> _Plan:
     _check_parameters(spec, workflow)
     environment = environment_of(workflow.environment, EnvironmentKind.JOB, catalogue.environments)
     mounts = data.resolve(spec.data, catalogue.sources)
+    pods.check_claims(mounts, job.key.namespace, snapshot.shared)
     return _Plan(
         spec=spec,
         workflow=workflow,

@@ -148,18 +148,27 @@ def waiting_problem(pod: SeenPod) -> Problem | None:
 
 
 def storage_releases(mounts: tuple[data.Mount, ...], namespace: str, shared: Mapping[Key, Seen]) -> tuple[Seen, ...]:
-    """Return the volumes whose claim is gone and the claims whose volume is: they never bind again.
-
-    They have to make room for new ones.
-    """
-    ends = {"PersistentVolume": ("Released", "Failed"), "PersistentVolumeClaim": ("Lost",)}
+    """Return the volumes whose claim is gone: they never bind again and have to make room for new ones."""
     keys = dict.fromkeys(
-        key
-        for mount in mounts
-        for key in (
-            Key("PersistentVolume", "", names.data_volume(mount.source, mount.area.name, namespace)),
-            Key("PersistentVolumeClaim", namespace, mount.claim),
-        )
+        Key("PersistentVolume", "", names.data_volume(mount.source, mount.area.name, namespace)) for mount in mounts
     )
     found = (shared.get(key) for key in keys)
-    return tuple(seen for seen in found if isinstance(seen, SeenVolume) and seen.phase in ends[seen.key.kind])
+    return tuple(seen for seen in found if isinstance(seen, SeenVolume) and seen.phase in ("Released", "Failed"))
+
+
+def check_claims(mounts: tuple[data.Mount, ...], namespace: str, shared: Mapping[Key, Seen]) -> None:
+    """Check that no claim has lost its volume: it never binds again, and the operator may not delete claims.
+
+    Raises
+    ------
+    Problem
+        If one has.
+    """
+    for mount in mounts:
+        claim = shared.get(Key("PersistentVolumeClaim", namespace, mount.claim))
+        if isinstance(claim, SeenVolume) and claim.phase == "Lost":
+            raise Problem(
+                "DataClaimLost",
+                f"The volume of PersistentVolumeClaim {mount.claim!r} was deleted. The platform team has to delete the "
+                "claim too; both are then made again.",
+            )

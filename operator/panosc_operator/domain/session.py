@@ -92,12 +92,10 @@ def decide(snapshot: SessionSnapshot, context: Context, now: datetime) -> Decisi
 def _resolve(snapshot: SessionSnapshot) -> _Plan:
     spec = spec_of(snapshot.session, AnalysisSessionSpec)
     environment = environment_of(spec.environment, EnvironmentKind.JUPYTER, snapshot.catalogue.environments)
-    return _Plan(
-        spec,
-        environment,
-        flavour_of(spec.environment, environment, spec.flavour),
-        data.resolve(spec.data, snapshot.catalogue.sources),
-    )
+    flavour = flavour_of(spec.environment, environment, spec.flavour)
+    mounts = data.resolve(spec.data, snapshot.catalogue.sources)
+    pods.check_claims(mounts, snapshot.session.key.namespace, snapshot.shared)
+    return _Plan(spec, environment, flavour, mounts)
 
 
 def _refused(
