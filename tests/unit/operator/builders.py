@@ -359,7 +359,7 @@ def job_snapshot(
 
 def _split(bodies: Iterable[Body]) -> tuple[tuple[Seen, ...], dict[Key, Seen]]:
     seen = [project(body) for body in bodies]
-    shared = {entry.key: entry for entry in seen if isinstance(entry, SeenVolume)}
+    shared: dict[Key, Seen] = {entry.key: entry for entry in seen if isinstance(entry, SeenVolume)}
     return tuple(entry for entry in seen if entry.key not in shared), shared
 
 

@@ -197,6 +197,11 @@ def seen_service(manifest: Body = SERVICE, **metadata: Any) -> Seen:
     return project(body)
 
 
+def seen_if(manifest: Body | None) -> Callable[[Key], Seen | None]:
+    known = {_KEY: seen_service(manifest)} if manifest else {}
+    return lambda key: known.get(key)
+
+
 @pytest.mark.parametrize(
     ("mode", "manifest", "there", "written"),
     [
@@ -211,15 +216,15 @@ def seen_service(manifest: Body = SERVICE, **metadata: Any) -> Seen:
 )
 def test_what_is_written(mode: Mode, manifest: Body, there: Body | None, written: bool) -> None:
     child = Child(manifest, mode)
-    found = difference([child], [], {_KEY: seen_service(there)}.get if there else {}.get)
+    found = difference([child], [], seen_if(there))
     assert found.writes == ((child,) if written else ())
 
 
 def test_what_is_owned_and_not_wanted_is_deleted_once() -> None:
     stale, going = seen_service(), seen_service(deletionTimestamp="2026-10-01T08:00:00Z")
-    assert difference([], [stale], {}.get).deletions == (stale,)
-    assert difference([], [going], {}.get).deletions == ()
-    assert difference(None, [stale], {}.get).deletions == ()
+    assert difference([], [stale], seen_if(None)).deletions == (stale,)
+    assert difference([], [going], seen_if(None)).deletions == ()
+    assert difference(None, [stale], seen_if(None)).deletions == ()
     assert difference([Child(OTHER, Mode.CREATE)], [stale], {_KEY: stale}.get).deletions == ()
 
 

@@ -10,7 +10,7 @@ from dev.generate import ROOT
 
 
 def test_the_layers_hold() -> None:
-    command = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "pyproject.toml"]
+    command: list[str | Path] = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "pyproject.toml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout

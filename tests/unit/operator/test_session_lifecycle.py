@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from panosc_operator.domain import names
@@ -36,7 +37,7 @@ def token(sim: Simulation) -> str:
     return str(secret["data"]["token"])
 
 
-async def make_ready(sim: Simulation, **spec: object) -> None:
+async def make_ready(sim: Simulation, **spec: Any) -> None:
     sim.server.put(builders.session(**spec))
     await sim.until(lambda: sim.phase(LOOK) == "Ready")
 
