@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ from panosc_operator.domain.tokens import session_token
 
 from dev import cluster
 from dev.cluster import binaries
+from dev.cluster.cluster import STATE
+from dev.cluster.host import locked
 from tests.control_plane.api import Api, Object, eventually
 from tests.control_plane.dask_operator import StubDaskOperator
 from tests.control_plane.kubelet import StubKubelet
@@ -59,30 +60,33 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
             "own without scheduler and kubelet; unset CLUSTER to run them on this host"
         )
     folder = tmp_path_factory.mktemp("control-plane")
-    cluster.down(NAME, wipe=True)
-    kubeconfig = cluster.up(NAME, control_plane_only=True)
-    try:
-        api = Api(kubeconfig, folder / "discovery.json")
-        _install(api)
-        account, token = account_kubeconfig(api, folder)
-        with (
-            StubKubelet(api, str(cluster.addresses(NAME).host)) as kubelet,
-            StubDaskOperator(api) as dask,
-        ):
-            account_api = Api(account, folder / "discovery-account.json")
-            plane = ControlPlane(api, account_api, account, kubelet, dask, folder, {token})
-            yield plane
-            assert not [*kubelet.failures, *dask.failures], "the stubs failed"
-    finally:
-        cluster.down(NAME, wipe=True)
+    with locked(STATE / f".{NAME}.tests", "these tests run elsewhere: waiting"):
+        try:
+            cluster.down(NAME, wipe=True)
+            yield from _control_plane(cluster.up(NAME, control_plane_only=True), folder)
+        finally:
+            cluster.down(NAME, wipe=True)
+
+
+def _control_plane(kubeconfig: Path, folder: Path) -> Iterator[ControlPlane]:
+    api = Api(kubeconfig, folder / "discovery.json")
+    _install(api)
+    account, token = account_kubeconfig(api, folder)
+    with (
+        StubKubelet(api, str(cluster.addresses(NAME).host)) as kubelet,
+        StubDaskOperator(api) as dask,
+    ):
+        account_api = Api(account, folder / "discovery-account.json")
+        plane = ControlPlane(api, account_api, account, kubelet, dask, folder, {token})
+        yield plane
+        assert not [*kubelet.failures, *dask.failures], "the stubs failed"
 
 
 def _install(api: Api) -> None:
     """Install what a platform team installs, but for the operator's Deployment."""
-    dask_crds = files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds"
     manifests = ROOT / "manifests"
     api.kubectl("apply", "--server-side", "-k", ROOT / "crds")
-    api.kubectl("apply", "--server-side", "-f", str(dask_crds))
+    api.kubectl("apply", "--server-side", "-f", manifests / "components/dask-operator/crds")
     api.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd", "--all")
     api.kubectl("apply", "-k", manifests / "catalogue")
     # Outside the cluster the operator asks for progress through the API server.
