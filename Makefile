@@ -18,7 +18,8 @@ demo: venv ## A session and a job on a real cluster, from nothing (as root)
 
 .PHONY: test
 test: lint prepare ## Everything: lint, unit, analysis, control plane, cluster (as root)
-	$(PYTEST) tests
+	$(PYTEST) -n 2 tests/unit tests/analysis
+	$(PYTEST) tests/control_plane tests/perf tests/cluster
 
 # --- parts of them ----------------------------------------------------------------------------------------
 
@@ -36,11 +37,11 @@ lint: venv ## ruff, mypy, import-linter, generated files, all in order
 
 .PHONY: test-unit
 test-unit: venv ## Unit tests: no cluster, under a minute
-	$(PYTEST) tests/unit
+	$(PYTEST) -n 2 tests/unit
 
 .PHONY: test-analysis
 test-analysis: venv ## The analyses against known truth, in full
-	$(PYTEST) tests/analysis
+	$(PYTEST) -n 2 tests/analysis
 
 .PHONY: test-control-plane
 test-control-plane: venv ## Every lifecycle against a real API server (as root)
@@ -62,7 +63,7 @@ prepare: venv
 	python3 -m venv --upgrade-deps .venv
 	.venv/bin/pip install --quiet "$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
 	$(UV) pip install --quiet --python $(PY) -r requirements.lock
-	$(UV) pip install --quiet --python $(PY) --no-deps -e operator -e analysis
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e operator -e analysis
 	touch $@
 
 .PHONY: venv

@@ -22,9 +22,9 @@ from kubernetes.aio import client, config
 from panosc_operator import handlers, metrics
 from panosc_operator.adapters.api import ApiCluster
 from panosc_operator.adapters.http import serve
-from panosc_operator.adapters.lease import Leadership, LeadershipLost
+from panosc_operator.adapters.lease import Leadership
 from panosc_operator.adapters.progress import ProgressProbe, ask_directly, ask_through_proxy
-from panosc_operator.reconcile.ports import ApiError
+from panosc_operator.reconcile.ports import ApiError, LeadershipLost
 from panosc_operator.reconcile.queue import WorkQueue
 from panosc_operator.reconcile.reconciler import Reconciler
 from panosc_operator.reconcile.store import Store
@@ -122,12 +122,13 @@ def main() -> int:
     except SettingsError as error:
         print(f"panosc-operator: {error}", file=sys.stderr)
         return 2
+    status = 0
     try:
         asyncio.run(_until_signal(settings))
-    except LeadershipLost as lost:
-        logger.critical("%s: ending, for another replica may lead", lost)
-        return 1
-    return 0
+    except* LeadershipLost:
+        logger.critical("the lease was not renewed in time: ending, for another replica may lead")
+        status = 1
+    return status
 
 
 async def _until_signal(settings: Settings) -> None:

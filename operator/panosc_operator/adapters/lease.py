@@ -21,16 +21,13 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from panosc_operator import metrics
+from panosc_operator.reconcile.ports import LeadershipLost
 
 logger = logging.getLogger(__name__)
 
 LEASE_NAME = "panosc-operator"
 LEASE_SECONDS, RENEW_DEADLINE, RETRY_SECONDS = 10, 7, 2
 _REQUEST_SECONDS = 3.0
-
-
-class LeadershipLost(Exception):  # noqa: N818 - a fact, not a failure
-    """The lease was not renewed in time: another replica may lead, so nothing may be written any more."""
 
 
 class _TimedLock(LeaseLock):

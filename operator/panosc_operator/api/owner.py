@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class Group(Model):
 
 class Owner(Model):
     """The person the work runs as: the pod's processes have this identity, so file permissions hold."""
+
+    rules: ClassVar = (("!(self.username in ['root', 'nobody'])", "username is a system account: name a person's"),)
 
     username: AccountName = Field(description="Login name; also the name of the home folder.")
     uid: AccountId = Field(description="User id at the facility.")

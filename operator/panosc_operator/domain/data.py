@@ -149,6 +149,8 @@ def run_numbers(runs: str) -> list[int]:
         if stop - start >= _MAX_RUNS:
             raise Problem("BadRuns", f"The range of runs {first}-{last} is longer than {_MAX_RUNS}: split the job.")
         numbers.update(range(start, stop + 1))
+    if len(numbers) > _MAX_RUNS:
+        raise Problem("BadRuns", f"{len(numbers)} runs are more than {_MAX_RUNS}: split the job.")
     return sorted(numbers)
 
 

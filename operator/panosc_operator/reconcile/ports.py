@@ -9,6 +9,10 @@ from panosc_operator.domain.decision import Notice
 from panosc_operator.domain.seen import Key, Seen
 
 
+class LeadershipLost(Exception):  # noqa: N818 - a fact, not a failure
+    """The lease was not renewed in time: another replica may lead, so nothing may be written any more."""
+
+
 class ApiError(Exception):
     """The API server said no, or nothing.
 

@@ -17,7 +17,7 @@ from panosc_operator.domain.job import JobSnapshot
 from panosc_operator.domain.seen import Key, SeenCustom
 from panosc_operator.domain.session import SessionSnapshot
 from panosc_operator.reconcile.difference import difference, with_hash
-from panosc_operator.reconcile.ports import ApiError, Cluster
+from panosc_operator.reconcile.ports import ApiError, Cluster, LeadershipLost
 from panosc_operator.reconcile.queue import WorkQueue
 from panosc_operator.reconcile.store import Store
 
@@ -85,6 +85,8 @@ class Reconciler:
                 await self.reconcile(key)
                 self._queue.succeeded(key)
                 result = "ok"
+            except LeadershipLost:
+                raise
             except ApiError as error:
                 pause = self._queue.retry(key, error.retry_after or 0.0)
                 logger.warning("%s %s/%s: %s; again in %.1f s", *key, error, pause)

@@ -91,6 +91,9 @@ JOBS: dict[str, tuple[Body, list[Body] | None, str, tuple[str, ...]]] = {
     "no runs": ({"data": [PROPOSAL]}, None, "NoRuns", ("set runs",)),
     "runs reversed": ({"data": [PROPOSAL | {"runs": "9-8"}]}, None, "BadRuns", ("9-8",)),
     "too many runs": ({"data": [PROPOSAL | {"runs": "1-9000"}]}, None, "BadRuns", ("1-9000", "split")),
+    "too many runs in many ranges": (
+        {"data": [PROPOSAL | {"runs": "1-600,1001-1600"}]}, None, "BadRuns", ("1200", "split"),
+    ),
     "area of the runs is not mounted": (
         {"data": [PROPOSAL | {"runs": "8", "areas": ["usr"]}]}, None, "NoRuns", ("'raw'", "700000"),
     ),
