@@ -200,8 +200,8 @@ class StubKubelet:
             try:
                 self._advance(pod)
             except ApiException as error:
-                # Gone, or changed meanwhile: an event follows.
-                if error.status not in (404, 409):
+                # Gone with its namespace, gone, or changed meanwhile: an event follows.
+                if error.status not in (403, 404, 409):
                     self.failures.append(f"{key}: {error!r}")
             except Exception as error:
                 self.failures.append(f"{key}: {error!r}")

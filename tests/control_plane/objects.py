@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.control_plane.api import Api, Object
+from tests.control_plane.api import Api, Object, eventually
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "manifests" / "examples"
@@ -102,6 +102,20 @@ def made_for(api: Api, namespace: str) -> list[Object]:
         for found in api.list(kind, "" if kind == "PersistentVolume" else namespace, labels=label)
         if kind != "PersistentVolume" or found["spec"]["claimRef"]["namespace"] == namespace
     ]
+
+
+def wait_for_data_claims(api: Api, namespace: str) -> None:
+    """Wait until the volume controller has bound the claims of the data; a pod waits for that, the operator need not."""
+    label = "app.kubernetes.io/managed-by=panosc-operator"
+
+    def bound() -> bool:
+        claims = api.list("PersistentVolumeClaim", namespace, labels=label)
+        phases = {c["metadata"]["name"]: c["status"]["phase"] for c in claims if c["spec"].get("volumeName")}
+        assert phases
+        assert set(phases.values()) == {"Bound"}, phases
+        return True
+
+    eventually("the claims of the data are bound", bound)
 
 
 def owned_by(objects: list[Object], parent: Object) -> list[Object]:

@@ -20,7 +20,7 @@ from tests.control_plane.api import (
 )
 from tests.control_plane.fixtures import ControlPlane, new_namespace
 from tests.control_plane.kubelet import End, Stage
-from tests.control_plane.objects import job, last_words, made_for, owned_by, uids
+from tests.control_plane.objects import job, last_words, made_for, owned_by, uids, wait_for_data_claims
 
 pytestmark = pytest.mark.usefixtures("operator", "unheard")
 
@@ -183,6 +183,7 @@ def test_same_name_in_two_namespaces(control_plane: ControlPlane, namespace: str
                 get(api, where)["status"].get("progress", {}).get("done") == done
             ),
         )
+    wait_for_data_claims(api, other_namespace)
     two = get(api, other_namespace)
     before = uids(made_for(api, other_namespace))
 

@@ -10,7 +10,7 @@ import pytest
 from tests.control_plane.api import Api, Object, eventually, settled, wait_for_phase, wait_for_reason
 from tests.control_plane.fixtures import ControlPlane
 from tests.control_plane.kubelet import Stage
-from tests.control_plane.objects import job, made_for, owned_by, session, uids
+from tests.control_plane.objects import job, made_for, owned_by, session, uids, wait_for_data_claims
 from tests.control_plane.operator_process import NAMESPACE, OperatorProcess, forget_leader
 
 Versions = dict[tuple[str, str], tuple[str, str]]
@@ -48,6 +48,7 @@ def test_killed_in_the_middle_and_while_all_runs(
     reduce = api.create(job(namespace))
     wait_for_reason(api, look, "DataReady", "True Mounted")
     wait_for_reason(api, reduce, "InputReady", "Unknown CheckingInput")
+    wait_for_data_claims(api, namespace)
     before = settled("the start", lambda: everything(api, namespace))
     assert [kind for kind, _ in before].count("Pod") == 2
 
