@@ -176,12 +176,13 @@ def test_image_of_buildah_is_loaded_under_its_name(probe: str, archive: Path) ->
     container = buildah("from", f"docker-archive:{archive}")
     try:
         buildah("config", "--label", f"made={time.time()}", container)
-        buildah("commit", "--quiet", container, image)
+        first = buildah("commit", "--quiet", container, image)
         store = Cluster.get(NAME).images
         assert store.load(image) == {image: True}
         assert store.load("panosc-test/built:1") == {image: False}
         buildah("config", "--label", f"made={time.time()}", container)
         buildah("commit", "--quiet", container, image)
+        buildah("rmi", first)
         assert store.load(image) == {image: True}
     finally:
         buildah("rm", container)
