@@ -105,7 +105,7 @@ def made_for(api: Api, namespace: str) -> list[Object]:
 
 
 def wait_for_data_claims(api: Api, namespace: str) -> None:
-    """Wait until the volume controller has bound the claims of the data; a pod waits for that, the operator need not."""
+    """Wait until the volume controller has bound the claims of the data: pods wait for that, the operator does not."""
     label = "app.kubernetes.io/managed-by=panosc-operator"
 
     def bound() -> bool:

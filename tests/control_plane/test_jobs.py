@@ -15,6 +15,7 @@ from tests.control_plane.api import (
     describe,
     eventually,
     reason,
+    settled,
     wait_for_phase,
     wait_for_reason,
 )
@@ -184,8 +185,8 @@ def test_same_name_in_two_namespaces(control_plane: ControlPlane, namespace: str
             ),
         )
     wait_for_data_claims(api, other_namespace)
+    before = settled("the other job", lambda: uids(made_for(api, other_namespace)))
     two = get(api, other_namespace)
-    before = uids(made_for(api, other_namespace))
 
     one = get(api, namespace)
     api.delete("AnalysisJob", namespace, "reduce")

@@ -16,6 +16,7 @@ from tests.control_plane.api import (
     describe,
     eventually,
     reason,
+    settled,
     wait_for_phase,
     wait_for_reason,
 )
@@ -133,7 +134,7 @@ def test_same_name_in_two_namespaces(control_plane: ControlPlane, namespace: str
     assert one["status"]["url"] != two["status"]["url"]
     assert token_of(api, namespace, one) != token_of(api, other_namespace, two)
     wait_for_data_claims(api, other_namespace)
-    before = uids(made_for(api, other_namespace))
+    before = settled("the other session", lambda: uids(made_for(api, other_namespace)))
     assert not before.keys() & {("PersistentVolume", name) for _, name in uids(made_for(api, namespace))}
 
     wait_until_gone(api, namespace)
@@ -276,7 +277,7 @@ def test_an_environment_deleted_while_the_session_runs(
     api.create(session(namespace, environment="short-lived"))
     found = wait_for_phase(api, session(namespace), "Ready")
     wait_for_data_claims(api, namespace)
-    before = uids(made_for(api, namespace))
+    before = settled("the session", lambda: uids(made_for(api, namespace)))
     passes = operator.metric("panosc_reconcile_total", kind="AnalysisSession")
 
     api.delete("AnalysisEnvironment", "", "short-lived")
