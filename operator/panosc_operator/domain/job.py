@@ -223,13 +223,12 @@ def _running(
     input_ready = pod is not None and (pod.ready or (before.run == run and holds(before.conditions, "InputReady")))
     children = _children(plan, job, run, context, with_workers=input_ready)
     status = _status(plan, snapshot, driver, pod, before, said, now, input_ready=input_ready)
-    cluster = snapshot.dask_cluster(run)
     return Decision(
         status=status,
         children=tuple(children),
         releases=pods.storage_releases(plan.mounts, job.key.namespace, snapshot.shared),
         urgent=status.phase != before.phase and status.phase is not JobPhase.STARTING,
-        requeue_at=cluster.created + _SILENCE if cluster and now < cluster.created + _SILENCE else None,
+        requeue_at=_end_of_patience(snapshot, pod, run, now),
     )
 
 
@@ -479,7 +478,7 @@ def _say_conditions(
     """Set the conditions from first to last; the first that does not hold is what the job waits for."""
     said.set("Admitted", "True", "Admitted")
     if not input_ready:
-        driver_waits = _driver_waits(snapshot, pod)
+        driver_waits = _driver_waits(snapshot, pod, now)
         waiting: Problem | None = driver_waits
         said.set("InputReady", "Unknown", *driver_waits.words)
         said.set("ClusterReady", "False", "WaitingForInput", "Workers start once the driver has checked the input.")
@@ -499,9 +498,23 @@ def _say_conditions(
     return False
 
 
-def _driver_waits(snapshot: JobSnapshot, pod: SeenPod | None) -> Problem:
+def _end_of_patience(snapshot: JobSnapshot, pod: SeenPod | None, run: int, now: datetime) -> datetime | None:
+    """Return when others will have been silent for long enough to be named."""
+    awaited = (snapshot.dask_cluster(run), snapshot.driver_job() if pod is None else None)
+    ends = [seen.created + _SILENCE for seen in awaited if seen is not None]
+    return min((end for end in ends if end > now), default=None)
+
+
+def _driver_waits(snapshot: JobSnapshot, pod: SeenPod | None, now: datetime) -> Problem:
     if snapshot.rejection is not None:
         return Problem("Rejected", snapshot.rejection.message)
+    driver = snapshot.driver_job()
+    if pod is None and driver is not None and now >= driver.created + _SILENCE:
+        return Problem(
+            "DriverPodMissing",
+            f"Kubernetes has not made the driver's pod for {_SILENCE.total_seconds():.0f} s, perhaps for a quota: "
+            f"`kubectl -n {driver.key.namespace} describe job {driver.key.name}` says why.",
+        )
     if pod is None:
         return Problem("Starting", "The driver is being created.")
     if pod.ended:

@@ -174,7 +174,11 @@ class Reconciler:
         self._store.put(await self._cluster.apply_status(parent, status))
         self._unsaid_since.pop(parent.key, None)
         for notice in self._notices(parent, decision):
-            await self._cluster.emit(parent, notice)
+            try:
+                await self._cluster.emit(parent, notice)
+            except ApiError as error:
+                # The status says the same: an Event is a courtesy, not worth another pass.
+                logger.warning("no Event about %s %s/%s: %s", *parent.key, error)
 
     def _settled(self, parent: SeenCustom, decision: Decision, status: dict[str, Any]) -> bool:
         """Whether news that can wait has waited long enough; if not, look again when it has."""

@@ -87,6 +87,7 @@ class Kubernetes:
         self.steps: dict[str, list[Step]] = {}
         """What becomes of a new pod, by the part it plays: session, driver, scheduler or worker."""
         self.dask_operator_works = True
+        self.job_controller_works = True
         self._server = server
         self.every_pod(READY)
         self._begun: set[tuple[str, str]] = set()
@@ -106,7 +107,7 @@ class Kubernetes:
         first = self._first_time("seen", body)
         if kind == "Pod":
             self._on_pod(body, first=first)
-        elif kind == "Job" and first:
+        elif kind == "Job" and first and self.job_controller_works:
             self._start_driver(body, 1)
         elif kind == "DaskCluster" and self.dask_operator_works:
             self._on_dask_cluster(body)
@@ -184,6 +185,12 @@ class Kubernetes:
             mine = body["metadata"]["ownerReferences"][0]["uid"] == cluster["metadata"]["uid"]
             if mine and key_of(body) not in pods:
                 self._server.delete(key_of(body))
+
+    def wake_job_controller(self) -> None:
+        """Let the Job controller work, and make the pods that it has not made."""
+        self.job_controller_works = True
+        for batch_job in self._server.of_kind("Job"):
+            self._start_driver(batch_job, 1)
 
     def wake_dask_operator(self) -> None:
         """Let the dask-kubernetes operator work, and act on what it has missed."""

@@ -247,6 +247,20 @@ async def test_a_driver_job_deleted_while_it_runs_is_followed_by_another(sim: Si
 
 
 @simulated
+async def test_a_driver_without_a_pod_is_named(sim: Simulation) -> None:
+    """As with a quota of pods: the Job is accepted, and its controller cannot make the pod."""
+    sim.kubernetes.job_controller_works = False
+    sim.server.put(builders.job())
+    await sim.until(lambda: bool(sim.children("Job")))
+    await sim.quiet(28)
+    assert sim.condition(RATIO, "InputReady")["reason"] == "Starting"
+    await sim.until(lambda: sim.condition(RATIO, "InputReady")["reason"] == "DriverPodMissing", 5)
+    assert the(sim, "Job")["metadata"]["name"] in sim.condition(RATIO, "Complete")["message"]
+    sim.kubernetes.wake_job_controller()
+    await sim.until(lambda: sim.phase(RATIO) == "Running")
+
+
+@simulated
 async def test_a_silent_dask_operator_is_named(sim: Simulation) -> None:
     sim.kubernetes.dask_operator_works = False
     sim.server.put(builders.job())
