@@ -218,8 +218,8 @@ def _claim(mount: Mount, namespace: str) -> dict[str, Any]:
         "metadata": _metadata(mount, mount.claim) | {"namespace": namespace},
         "spec": {
             **_access(mount),
-            # Not by `volumeName`: a claim that the binder sees before the volume it names would wait for the binder's
-            # next round, 15 s later. A volume that appears makes it look at a claim that names none at once.
+            # By a label that is this volume's alone. A binder that meets the claim before it knows the volume looks again
+            # at its next round, up to 15 s later: that is the wait of a namespace's first session at times.
             "selector": {"matchLabels": _volume_label(mount, namespace)},
             "resources": {"requests": _NOMINAL_SIZE},
         },
