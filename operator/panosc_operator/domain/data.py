@@ -218,8 +218,8 @@ def _claim(mount: Mount, namespace: str) -> dict[str, Any]:
         "metadata": _metadata(mount, mount.claim) | {"namespace": namespace},
         "spec": {
             **_access(mount),
-            # By a label that is this volume's alone. A binder that meets the claim before it knows the volume looks again
-            # at its next round, up to 15 s later: that is the wait of a namespace's first session at times.
+            # By a label that is this volume's alone. A binder that meets the claim before it knows the volume looks
+            # again at its next round, up to 15 s later: that is the wait of a namespace's first session at times.
             "selector": {"matchLabels": _volume_label(mount, namespace)},
             "resources": {"requests": _NOMINAL_SIZE},
         },
